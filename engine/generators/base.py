@@ -1,0 +1,71 @@
+"""What the pipeline asks of every generator, and nothing about which ones exist."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from engine.media import AudioChunk, ChunkSpec, Notice, Portrait
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GeneratorSpec:
+    """Known once prepared: picture size in px, and what is wanted and given per chunk."""
+
+    name: str
+    width: int
+    height: int
+    chunk: ChunkSpec
+
+
+class Progress(Protocol):
+    """Receives the progress of long work; raises `Cancelled` from `update` when the work should end."""
+
+    def update(self, stage: str, done: float, total: float, unit: str = "") -> None:
+        """Say that `done` of `total` `unit` of `stage` is finished; called from the thread that works."""
+        ...
+
+
+class FrameWriter(Protocol):
+    """Where a generator puts finished frames, in order; the memory belongs to the writer."""
+
+    def next_image(self) -> np.ndarray:
+        """A uint8 (height, width, 3) RGB buffer to fill, valid until `commit`; never blocks."""
+        ...
+
+    def commit(self, frame: int) -> None:
+        """Hand over the buffer as frame number `frame`."""
+        ...
+
+
+class Generator(Protocol):
+    """Makes frames of one portrait from sound. All calls come from one thread, except `close` after it has ended.
+
+    Order: `prepare` once, then `generate` for chunk after chunk, `reset` at any point between two chunks, `close`
+    exactly once at the end. State lives in the object alone, so that two can run side by side.
+    """
+
+    @property
+    def spec(self) -> GeneratorSpec:
+        """Size and chunking; valid after `prepare`."""
+        ...
+
+    def prepare(self, portrait: Portrait, size: tuple[int, int], progress: Progress) -> list[Notice]:
+        """Do everything slow. `size` (width, height) is the room on the canvas: a generator free in its size fills
+        it (keeping the portrait's shape), one with fixed sizes ignores it. Raises `PortraitError`,
+        `ModelFilesError`, `GeneratorError` or `Cancelled`; returns what the user should know about this portrait."""
+        ...
+
+    def generate(self, chunk: AudioChunk, frames: FrameWriter) -> None:
+        """Write `chunk.frames` frames, each committed as soon as it is finished. Raises `GeneratorError`."""
+        ...
+
+    def reset(self) -> None:
+        """Forget all sound heard so far; the next chunk begins a new stream, the same as after `prepare`."""
+        ...
+
+    def close(self) -> None:
+        """Free what `prepare` took; safe to call twice."""
+        ...

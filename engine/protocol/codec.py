@@ -1,0 +1,48 @@
+"""Messages to lines of JSON and back, strict in both directions."""
+
+from __future__ import annotations
+
+import msgspec
+
+from engine.errors import ProtocolError, StandinError, UsageError
+from engine.protocol.messages import AnyCommand, AnyEvent, Command, Event, Reason
+
+MAX_LINE_BYTES = 1 << 20
+
+_encoder = msgspec.json.Encoder()
+_commands = msgspec.json.Decoder(AnyCommand)
+_events = msgspec.json.Decoder(AnyEvent)
+
+
+def encode(message: Command | Event) -> bytes:
+    """One line, newline included."""
+    return _encoder.encode(message) + b"\n"
+
+
+def decode_command(line: bytes) -> AnyCommand:
+    """The command in `line`; `ProtocolError` if it is none, `UsageError` if its settings are not possible."""
+    return _decode(_commands, line)
+
+
+def decode_event(line: bytes) -> AnyEvent:
+    """The event in `line`; `ProtocolError` if it is none."""
+    return _decode(_events, line)
+
+
+def reason_of(error: StandinError) -> Reason:
+    """What the other process is told of an error."""
+    return Reason(code=error.code, message=error.message, hint=error.hint, detail=error.detail)
+
+
+def _decode(decoder: msgspec.json.Decoder, line: bytes):
+    if len(line) > MAX_LINE_BYTES:
+        raise ProtocolError(f"A control line of {len(line)} bytes is too long.")
+    try:
+        return decoder.decode(line)
+    except UsageError:
+        raise
+    except msgspec.ValidationError as error:
+        # A check of ours inside __post_init__ arrives wrapped only when it is a ValueError; keep both readable.
+        raise ProtocolError(f"A control line does not fit protocol version 1: {error}.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"A control line is not JSON: {error}.") from error

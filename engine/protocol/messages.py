@@ -1,0 +1,307 @@
+"""The contract between the window and the engine: every command and event, typed, with a version.
+
+One JSON object a line: commands on the engine's standard input, events on its standard output. Each command carries
+an `id`; the engine answers each with exactly one `Reply` of that id (long work replies when it has been accepted or
+has finished, as each command says) and tells everything else by events. Unknown fields and types are refused.
+Picture data never travels here; previews go through shared memory (`engine.protocol.shared_memory`).
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, Union
+
+import msgspec
+
+from engine.settings import CameraSettings, CanvasSettings, SessionSettings, Source, VoiceOutSettings
+
+PROTOCOL_VERSION = 1
+
+
+class SessionState(str, Enum):
+    """Where a session stands; every change is an event with a reason."""
+
+    IDLE = "idle"
+    PREPARING = "preparing"
+    LIVE = "live"
+    HOLDING = "holding"
+    FALLBACK = "fallback"
+    STOPPING = "stopping"
+
+
+class Reason(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Why, for a person: a stable code, a sentence, and what to do (may be empty). `detail` is for the log."""
+
+    code: str
+    message: str
+    hint: str = ""
+    detail: str = ""
+
+
+# ---------------------------------------------------------------------------------------------------- commands
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
+    """Base of all commands; `id` is chosen by the sender and comes back in the `Reply`."""
+
+    id: int
+
+
+class Start(Command, tag="start"):
+    """Begin a session; replied to when accepted, then `StateChanged`. Refused while one runs."""
+
+    settings: SessionSettings
+
+
+class Stop(Command, tag="stop"):
+    """End the session; replied to when all devices and files are closed."""
+
+
+class Shutdown(Command, tag="shutdown"):
+    """End the session if there is one, then the engine."""
+
+
+class Ping(Command, tag="ping"):
+    """Ask whether the control loop still turns."""
+
+
+class SetPortrait(Command, tag="set_portrait"):
+    """Prepare another portrait beside the running one and swap when ready; replied to when swapped or failed."""
+
+    portrait: str
+
+
+class SetSource(Command, tag="set_source"):
+    """Take sound from elsewhere; replied to when the new source runs (the old one goes on if it cannot)."""
+
+    source: Source
+
+
+class SetCamera(Command, tag="set_camera"):
+    """Open the virtual camera, another one, or (None) close it, while the picture goes on."""
+
+    camera: CameraSettings | None
+
+
+class SetVoiceOut(Command, tag="set_voice_out"):
+    """Play the delayed voice on a device, another one, or (None) nowhere."""
+
+    voice_out: VoiceOutSettings | None
+
+
+class SetCanvas(Command, tag="set_canvas"):
+    """Change fill, colour or mirroring; the size is refused while the camera is open."""
+
+    canvas: CanvasSettings
+
+
+class SetMuted(Command, tag="set_muted"):
+    """Mute or unmute at once; sound still in the pipe is dropped, too, on mute."""
+
+    is_muted: bool
+
+
+class StartRecording(Command, tag="start_recording"):
+    """Record picture and sound into an MP4 at `path`; an existing file is refused unless `may_replace`."""
+
+    path: str
+    may_replace: bool = False
+
+
+class StopRecording(Command, tag="stop_recording"):
+    """Finish the recording; replied to when the file is complete."""
+
+
+class TakeSnapshot(Command, tag="take_snapshot"):
+    """Write the picture shown now as PNG to `path`."""
+
+    path: str
+
+
+class ListDevices(Command, tag="list_devices"):
+    """Answered by `DevicesListed`, then the reply."""
+
+
+class AnalysePortrait(Command, tag="analyse_portrait"):
+    """Look at a portrait without a session: answered by `PortraitAnalysed`, then the reply."""
+
+    portrait: str
+
+
+class StoreHandles(Command, tag="store_handles"):
+    """Keep hand-placed face handles with a portrait: name -> (x, y) in portrait px; empty removes them."""
+
+    portrait: str
+    handles: dict[str, tuple[float, float]]
+
+
+AnyCommand = Union[
+    Start, Stop, Shutdown, Ping, SetPortrait, SetSource, SetCamera, SetVoiceOut, SetCanvas, SetMuted,
+    StartRecording, StopRecording, TakeSnapshot, ListDevices, AnalysePortrait, StoreHandles,
+]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------ events
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
+    """Base of all events."""
+
+
+class Hello(Event, tag="hello"):
+    """The engine's first line."""
+
+    protocol_version: int
+    engine_version: str
+    pid: int
+    generators: list[str]
+
+
+class Reply(Event, tag="reply"):
+    """The answer to command `id`: done, or why not."""
+
+    id: int
+    error: Reason | None = None
+
+
+class StateChanged(Event, tag="state_changed"):
+    """The session moved to another state."""
+
+    state: SessionState
+    reason: Reason
+
+
+class Progressed(Event, tag="progressed"):
+    """Long work goes on: `done` of `total` `unit` of `stage`."""
+
+    stage: str
+    done: float
+    total: float
+    unit: str = ""
+
+
+class Noticed(Event, tag="noticed"):
+    """Something to tell the user; `is_error` if something was given up."""
+
+    reason: Reason
+    is_error: bool = False
+
+
+class PreviewOpened(Event, tag="preview_opened"):
+    """Frames of the session can be read from this shared memory until the session ends."""
+
+    memory_name: str
+    width: int
+    height: int
+
+
+class CameraChanged(Event, tag="camera_changed"):
+    """The virtual camera was opened or closed; `label` is the name to pick in the call program."""
+
+    is_open: bool
+    label: str = ""
+    device: str = ""
+    backend: str = ""
+
+
+class RecordingChanged(Event, tag="recording_changed"):
+    """A recording began or ended; `reason` says why it ended if nobody asked."""
+
+    is_recording: bool
+    path: str
+    reason: Reason | None = None
+
+
+class SinkStats(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Counters of one sink since it was opened."""
+
+    sent: int = 0
+    dropped: int = 0
+    failed: int = 0
+    queue_ms: float = 0.0
+
+
+class Stats(Event, tag="stats"):
+    """A snapshot, several times a second. Counters run since the session went live; times are in ms.
+
+    `latency_ms` is measured, from the capture of a frame's last sample to its hand-over; `delay_ms` is the promised
+    one. `av_offset_ms` is voice against picture at hand-over: positive means that the sound comes early.
+    """
+
+    time_s: float = 0.0
+    fps: float = 0.0
+    ticks: int = 0
+    presented: int = 0
+    held: int = 0
+    dropped: int = 0
+    late: int = 0
+    skipped_samples: int = 0
+    overflows: int = 0
+    delay_ms: float = 0.0
+    latency_ms: float = 0.0
+    generate_ms: float = 0.0
+    av_offset_ms: float | None = None
+    level_dbfs: float = -120.0
+    peak_dbfs: float = -120.0
+    is_speaking: bool = False
+    audio_queue_ms: float = 0.0
+    frame_queue_ms: float = 0.0
+    voice_queue_ms: float = 0.0
+    sinks: dict[str, SinkStats] = {}
+
+
+class AudioDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One input or output of the sound system."""
+
+    name: str
+    host_api: str
+    channels: int
+    rate_hz: int
+    is_default: bool = False
+
+
+class CameraDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One virtual camera and, where it cannot be used now, why (`problem` is None when it can)."""
+
+    device: str
+    label: str
+    backend: str
+    problem: Reason | None = None
+
+
+class DevicesListed(Event, tag="devices_listed"):
+    """What there is now. `cameras_reason` says why no camera can be used, if so."""
+
+    microphones: list[AudioDevice]
+    voice_outs: list[AudioDevice]
+    cameras: list[CameraDevice]
+    cameras_reason: Reason | None = None
+    audio_reason: Reason | None = None
+
+
+class PortraitAnalysed(Event, tag="portrait_analysed"):
+    """What a generator makes of a portrait: size in px, the fitted handles to show or move, and advice."""
+
+    portrait: str
+    width: int
+    height: int
+    has_face: bool
+    handles: dict[str, tuple[float, float]]
+    advice: list[Reason]
+
+
+class Goodbye(Event, tag="goodbye"):
+    """The engine's last line."""
+
+    reason: Reason
+
+
+AnyEvent = Union[
+    Hello, Reply, StateChanged, Progressed, Noticed, PreviewOpened, CameraChanged, RecordingChanged, Stats,
+    DevicesListed, PortraitAnalysed, Goodbye,
+]  # fmt: skip
+
+
+def plain(message: Command | Event) -> dict[str, Any]:
+    """The message as plain dicts and lists, as `--json` output prints it."""
+    return msgspec.to_builtins(message)

@@ -1,0 +1,109 @@
+"""The configuration of one run, checked when it is built; sent whole with `Start`.
+
+Plain frozen structs that msgspec turns to and from JSON; no field knows a file, a device or a generator exists.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Union
+
+import msgspec
+
+from engine.errors import UsageError
+
+CANVAS_SIZES: tuple[tuple[int, int], ...] = ((640, 360), (960, 540), (1280, 720), (1920, 1080))
+"""Sizes that call programs show unharmed: 16:9, width a multiple of 64, height even."""
+
+FRAME_RATES: tuple[int, ...] = (25, 30)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all settings."""
+
+
+class MicrophoneSource(Settings, tag="microphone"):
+    """A microphone by name and host API; empty strings mean the system's default."""
+
+    name: str = ""
+    host_api: str = ""
+
+
+class FileSource(Settings, tag="file"):
+    """A sound file in the microphone's place, played in real time."""
+
+    path: str
+    is_looped: bool = False
+
+
+class SilentSource(Settings, tag="silent"):
+    """No microphone: the portrait rests. What the window shows before a microphone is chosen or allowed."""
+
+
+Source = Union[MicrophoneSource, FileSource, SilentSource]
+
+
+class GeneratorSettings(Settings):
+    """Which generator, from which seed, with which options of its own."""
+
+    name: str = "puppet"
+    seed: int = 0
+    options: dict[str, Any] = {}
+
+
+class CanvasSettings(Settings):
+    """What others see around the portrait. `colour` is "#rrggbb", used by the solid fill."""
+
+    width: int = 1280
+    height: int = 720
+    fill: Literal["blur", "solid", "crop"] = "blur"
+    colour: str = "#20242c"
+    is_mirrored: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.width, self.height) not in CANVAS_SIZES:
+            sizes = ", ".join(f"{w}x{h}" for w, h in CANVAS_SIZES)
+            raise UsageError(
+                f"A canvas of {self.width}x{self.height} is not offered.", hint=f"Choose one of: {sizes}."
+            )
+        digits = self.colour[1:]
+        if (
+            len(self.colour) != 7
+            or self.colour[0] != "#"
+            or any(c not in "0123456789abcdefABCDEF" for c in digits)
+        ):
+            raise UsageError(f'"{self.colour}" is not a colour.', hint="Write it as #rrggbb.")
+
+
+class CameraSettings(Settings):
+    """Which virtual camera: empty strings choose the first that can be used. `backend` is "v4l2" (ours, Linux),
+    "pyvirtualcam", or one of that library's backends as "pyvirtualcam:obs"."""
+
+    device: str = ""
+    backend: str = ""
+
+
+class VoiceOutSettings(Settings):
+    """Where the delayed voice goes; empty strings mean the system's default output."""
+
+    name: str = ""
+    host_api: str = ""
+
+
+class SessionSettings(Settings):
+    """Everything that one live session needs. `portrait` is a path or `sample:ID`."""
+
+    portrait: str
+    source: Source = SilentSource()
+    generator: GeneratorSettings = GeneratorSettings()
+    canvas: CanvasSettings = CanvasSettings()
+    fps: int = 25
+    camera: CameraSettings | None = None
+    voice_out: VoiceOutSettings | None = None
+    recording: str = ""
+    has_preview: bool = False
+    is_muted: bool = False
+
+    def __post_init__(self) -> None:
+        if self.fps not in FRAME_RATES:
+            rates = " or ".join(str(r) for r in FRAME_RATES)
+            raise UsageError(f"{self.fps} frames a second are not offered.", hint=f"Choose {rates}.")
