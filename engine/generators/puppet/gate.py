@@ -1,0 +1,87 @@
+"""How loud the voice is against the room: noise floor, automatic gain, and whether somebody speaks."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+_FLOOR_LOWEST_DB = -88.0
+_PEAK_START_DB, _PEAK_LOWEST_DB = -46.0, -66.0
+_PEAK_ABOVE_FLOOR_DB = 18.0
+_RANGE_DB = 32.0
+_CALIBRATION_HOPS = 100
+_BLOCK_HOPS, _BLOCKS = 10, 40
+
+
+@dataclass(slots=True)
+class GateState:
+    """Result for one hop. `loudness` is 0 at the edge of the noise and 1 at the voice's usual peaks."""
+
+    loudness: float = 0.0
+    peak_db: float = _PEAK_START_DB
+    floor_db: float = _FLOOR_LOWEST_DB
+    voicing: float = 0.0
+    is_speaking: bool = False
+
+
+class NoiseFloor:
+    """Minimum statistics over 4 s; in the first second the least heard so far, so that a steady noise that was there
+    from the start is known at once (after Martin, 2001)."""
+
+    def __init__(self) -> None:
+        self._smooth_db: float | None = None
+        self._block_minimum_db = 0.0
+        self._minima_db: deque[float] = deque(maxlen=_BLOCKS)
+        self._hops = 0
+        self.level_db = _FLOOR_LOWEST_DB
+
+    def update(self, level_db: float) -> float:
+        """Take one hop's level, return the floor in dB."""
+        smooth_db = level_db if self._smooth_db is None else self._smooth_db + 0.35 * (level_db - self._smooth_db)
+        self._smooth_db = smooth_db
+        first_of_block = self._hops % _BLOCK_HOPS == 0
+        self._block_minimum_db = smooth_db if first_of_block else min(self._block_minimum_db, smooth_db)
+        self._hops += 1
+        lowest_db = min(min(self._minima_db, default=self._block_minimum_db), self._block_minimum_db)
+        if self._hops % _BLOCK_HOPS == 0:
+            self._minima_db.append(self._block_minimum_db)
+        target_db = max(lowest_db + 1.5, _FLOOR_LOWEST_DB)
+        if self._hops <= _CALIBRATION_HOPS:
+            self.level_db = target_db + 1.5
+        else:
+            self.level_db += (0.3 if target_db < self.level_db else 0.05) * (target_db - self.level_db)
+        return self.level_db
+
+
+class VoiceGate:
+    """Loudness of the voice, 0..1.15, from levels and harmonicity, hop by hop (10 ms)."""
+
+    def __init__(self) -> None:
+        self._floor = NoiseFloor()
+        self._peak_db = _PEAK_START_DB
+        self._held_harmonicity = 0.0
+        self._hangover_hops = 0
+
+    def update(self, level_db: float, harmonicity: float) -> GateState:
+        """Take one hop."""
+        floor_db = self._floor.update(level_db)
+        self._held_harmonicity = max(harmonicity, 0.94 * self._held_harmonicity)
+        voicing = _clip((self._held_harmonicity - 0.20) / 0.14)
+        self._follow_peak(level_db, floor_db, harmonicity)
+        edge_db = max(floor_db + 0.30 * (self._peak_db - floor_db), self._peak_db - _RANGE_DB)
+        loudness = _clip((level_db - edge_db) / (self._peak_db - 2.0 - edge_db), 1.15) * voicing
+        self._hangover_hops = 15 if loudness > 0.25 else max(0, self._hangover_hops - 1)
+        return GateState(loudness, self._peak_db, floor_db, voicing, self._hangover_hops > 0)
+
+    def _follow_peak(self, level_db: float, floor_db: float, harmonicity: float) -> None:
+        """Up quickly with voiced sound, down slowly while somebody speaks, hardly at all in silence."""
+        is_voice = harmonicity > 0.3 and level_db > floor_db + 8.0
+        if is_voice and level_db > self._peak_db:
+            self._peak_db += 0.2 * (level_db - self._peak_db)
+        else:
+            self._peak_db -= 0.03 if is_voice else 0.005
+        self._peak_db = max(self._peak_db, floor_db + _PEAK_ABOVE_FLOOR_DB, _PEAK_LOWEST_DB)
+
+
+def _clip(value: float, high: float = 1.0) -> float:
+    return 0.0 if value < 0.0 else high if value > high else value
