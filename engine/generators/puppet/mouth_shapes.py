@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from typing import TYPE_CHECKING
+
+from engine.generators.puppet.expression import Expression
 from engine.generators.puppet.gate import GateState
 from engine.generators.puppet.voice_features import HopFeatures
+
+if TYPE_CHECKING:
+    from engine.generators.puppet.voice import Mouth
 
 
 @dataclass(slots=True)
@@ -40,6 +46,18 @@ def mouth_of_hop(hop: HopFeatures, gate: GateState) -> HopMouth:
         front *= _clip(1.3 - openness, 0.3, 1.0)
     width = front * opening * (1 - 0.5 * hiss) * (1 - 0.6 * closure)
     return HopMouth(jaw, width, closure, 0.0, middle_db, gate.loudness)
+
+
+def write_mouth(mouth: Mouth, expression: Expression, *, is_mouth_open: bool) -> None:
+    """Set the mouth's part of `expression`; a portrait taken with an open mouth is held closed by `close`."""
+    narrow = max(0.0, -mouth.width)
+    jaw = 0.85 * mouth.jaw * (1.0 - 0.35 * narrow)
+    expression.jaw = jaw
+    expression.wide = 0.8 * max(0.0, mouth.width) * min(1.0, 5.0 * jaw)
+    expression.round = narrow * min(1.0, 6.0 * jaw)
+    expression.press = 0.5 * mouth.closure * (1.0 - min(1.0, 4.0 * jaw)) if mouth.is_speaking else 0.0
+    expression.tuck = mouth.tuck
+    expression.close = max(0.0, 0.97 - 0.45 * jaw) if is_mouth_open else 0.0
 
 
 def _clip(value: float, low: float = 0.0, high: float = 1.0) -> float:

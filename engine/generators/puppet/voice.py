@@ -57,14 +57,19 @@ class VoiceAnalyser:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all sound; the next sample pushed is sample 0 of frame 0."""
+        """Forget all sound and the room; the next sample pushed is the first of frame 0."""
         self._gate = VoiceGate()
+        self.restart(0)
+
+    def restart(self, first_frame: int) -> None:
+        """After a gap: the next sample pushed is the first of `first_frame`. Noise floor and gain are kept."""
+        self._first_frame = first_frame
         self._pending: list[np.ndarray] = [np.zeros(-WINDOW_START, np.float32)]
         self._sound_end = 0
         self._sound = np.zeros(0, np.float32)
         self._sound_start = WINDOW_START
         self._hops = 0
-        self._frame = 0
+        self._frame = first_frame
         self._mouths: deque[HopMouth] = deque(maxlen=_HISTORY_HOPS)
         self._gates: deque[GateState] = deque(maxlen=_HISTORY_HOPS)
         self._levels: deque[float] = deque(maxlen=_HISTORY_HOPS)
@@ -76,7 +81,7 @@ class VoiceAnalyser:
 
     def take(self) -> Mouth | None:
         """The next frame's mouth, or None until its sound and look-ahead have been pushed."""
-        needed = first_sample_of(self._frame + 1, self._fps) + LOOKAHEAD_SAMPLES
+        needed = self._first_sample(self._frame + 1) + LOOKAHEAD_SAMPLES
         if self._sound_end < needed:
             return None
         hops_end = (needed - WINDOW_START - WINDOW_SAMPLES) // HOP_SAMPLES + 1
@@ -84,6 +89,9 @@ class VoiceAnalyser:
         mouth = self._mouth_now()
         self._frame += 1
         return mouth
+
+    def _first_sample(self, frame: int) -> int:
+        return first_sample_of(frame, self._fps) - first_sample_of(self._first_frame, self._fps)
 
     def _analyse_until(self, hops_end: int) -> None:
         if self._pending:
@@ -106,8 +114,7 @@ class VoiceAnalyser:
 
     def _mouth_now(self) -> Mouth:
         """Smooth the hops around the frame's middle: wide for the width, narrow for the jaw, not at all for p b m."""
-        first = first_sample_of(self._frame, self._fps)
-        middle = (first + first_sample_of(self._frame + 1, self._fps)) / 2
+        middle = (self._first_sample(self._frame) + self._first_sample(self._frame + 1)) / 2
         centre = (middle - HOP_SAMPLES / 2) / HOP_SAMPLES - (self._hops - len(self._mouths))
         mouths = self._mouths
         jaw = _smooth([m.jaw for m in mouths], _weights(len(mouths), centre, _JAW_SIGMA_HOPS))
@@ -121,11 +128,16 @@ class VoiceAnalyser:
         jaw = min(jaw * self._sensitivity, 1.0)
         if jaw < _DEAD_ZONE:
             jaw = 0.0
+        shown = [i for i in range(len(mouths)) if abs(i - centre) <= 2.0]
         return Mouth(
             frame=self._frame,
             jaw=jaw,
             width=width,
             closure=closure,
+            loudness=max((mouths[i].loudness for i in shown), default=0.0),
+            level_db=max((self._levels[i] for i in shown), default=-120.0),
+            floor_db=self._gates[-1].floor_db if self._gates else -88.0,
+            is_speaking=any(self._gates[i].is_speaking for i in shown),
         )
 
 
