@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import signature
 from typing import Any, cast
 
 from engine.errors import UsageError
@@ -16,10 +17,18 @@ def generator_names() -> tuple[str, ...]:
     return tuple(_GENERATORS)
 
 
-def create_generator(name: str, *, seed: int = 0, options: dict[str, Any] | None = None) -> Generator:
-    """A new generator, imported only now. Raises `UsageError` for a name or an option that it does not know."""
+def create_generator(name: str, *, seed: int = 0, fps: int = 25, options: dict[str, Any] | None = None) -> Generator:
+    """A new generator, imported only now. `fps` is wanted; one that has a fixed rate says so in its spec.
+
+    Raises `UsageError` for a name or an option that it does not know.
+    """
     if name not in _GENERATORS:
         raise UsageError(f'There is no generator "{name}".', hint=f"Choose one of: {', '.join(_GENERATORS)}.")
     module_name, class_name = _GENERATORS[name].split(":")
     kind = getattr(import_module(module_name), class_name)
-    return cast(Generator, kind(seed=seed, **(options or {})))
+    allowed = set(signature(kind).parameters) - {"seed", "fps"}
+    for option in options or {}:
+        if option not in allowed:
+            choices = ", ".join(sorted(allowed)) or "none"
+            raise UsageError(f'The generator {name} has no option "{option}".', hint=f"It has: {choices}.")
+    return cast(Generator, kind(seed=seed, fps=fps, **(options or {})))
