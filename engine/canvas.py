@@ -86,9 +86,7 @@ class CanvasComposer:
         if self._scratch is None or self._scratch.shape[:2] != (size[1], size[0]):
             self._scratch = np.empty((size[1], size[0], 3), np.uint8)
         shrinks = size[0] < image.shape[1]
-        return cv2.resize(
-            image, size, dst=self._scratch, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        )
+        return cv2.resize(image, size, dst=self._scratch, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
     def _place(self, image: np.ndarray, target: np.ndarray) -> None:
         if self.settings.is_mirrored:

@@ -62,15 +62,9 @@ class CanvasSettings(Settings):
     def __post_init__(self) -> None:
         if (self.width, self.height) not in CANVAS_SIZES:
             sizes = ", ".join(f"{w}x{h}" for w, h in CANVAS_SIZES)
-            raise UsageError(
-                f"A canvas of {self.width}x{self.height} is not offered.", hint=f"Choose one of: {sizes}."
-            )
+            raise UsageError(f"A canvas of {self.width}x{self.height} is not offered.", hint=f"Choose one of: {sizes}.")
         digits = self.colour[1:]
-        if (
-            len(self.colour) != 7
-            or self.colour[0] != "#"
-            or any(c not in "0123456789abcdefABCDEF" for c in digits)
-        ):
+        if len(self.colour) != 7 or self.colour[0] != "#" or any(c not in "0123456789abcdefABCDEF" for c in digits):
             raise UsageError(f'"{self.colour}" is not a colour.', hint="Write it as #rrggbb.")
 
 

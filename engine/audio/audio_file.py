@@ -117,9 +117,7 @@ def to_mono(samples: np.ndarray) -> np.ndarray:
 def _check_readable(path: Path) -> None:
     try:
         if path.is_dir():
-            raise AudioFileError(
-                f"{path} is a folder, not a sound file.", code="audio_file.folder", hint=_CHOOSE
-            )
+            raise AudioFileError(f"{path} is a folder, not a sound file.", code="audio_file.folder", hint=_CHOOSE)
         with path.open("rb") as file:
             if not file.read(1):
                 raise AudioFileError(
@@ -138,9 +136,7 @@ def _check_readable(path: Path) -> None:
             hint="Check the file's permissions.",
         ) from error
     except (OSError, ValueError) as error:
-        raise AudioFileError(
-            f"The sound file {path} cannot be read: {error}.", code="audio_file.unreadable"
-        ) from error
+        raise AudioFileError(f"The sound file {path} cannot be read: {error}.", code="audio_file.unreadable") from error
 
 
 def _audio_stream(container: av.container.InputContainer, path: Path) -> av.AudioStream:
@@ -157,9 +153,7 @@ def _duration(container: av.container.InputContainer, stream: av.AudioStream) ->
     return container.duration / av.time_base if container.duration else None
 
 
-def _decoded(
-    container: av.container.InputContainer, stream: av.AudioStream, channels: int
-) -> Iterator[np.ndarray]:
+def _decoded(container: av.container.InputContainer, stream: av.AudioStream, channels: int) -> Iterator[np.ndarray]:
     """Float32 (n, channels) blocks, whatever the file's sample format and layout.
 
     Converted here because PyAV's resampler crashes on layouts without a name, which WAV files with four or more

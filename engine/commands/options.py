@@ -13,17 +13,27 @@ from engine.settings import CANVAS_SIZES, FRAME_RATES, CanvasSettings, Generator
 def add_picture_options(parser: argparse.ArgumentParser) -> None:
     """Portrait, generator and canvas."""
     parser.add_argument(
-        "--portrait", required=True, metavar="P", help="a picture of a face, or sample:ID (sample: alone is the first)"
+        "--portrait",
+        required=True,
+        metavar="P",
+        help="a picture of a face, or sample:ID (sample: alone is the first)",
     )
     parser.add_argument("--generator", choices=generator_names(), default="puppet", help="what animates the portrait")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="an option of the generator; may be repeated"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the generator; may be repeated",
     )
     parser.add_argument("--seed", type=int, default=0, help="another seed blinks and sways at other times")
     sizes = ", ".join(f"{w}x{h}" for w, h in CANVAS_SIZES)
     parser.add_argument("--canvas", default="1280x720", metavar="WxH", help=f"what others see: {sizes}")
     parser.add_argument(
-        "--fill", choices=("blur", "solid", "crop"), default="blur", help="what surrounds a portrait of another shape"
+        "--fill",
+        choices=("blur", "solid", "crop"),
+        default="blur",
+        help="what surrounds a portrait of another shape",
     )
     parser.add_argument("--colour", default="#20242c", metavar="#RRGGBB", help="colour of the solid fill")
     parser.add_argument("--mirror", action="store_true", help="mirror what others see")

@@ -24,7 +24,7 @@ KEPT_SIDE_PX = 2048
 BACKDROP = (232, 234, 238)
 """Light neutral grey behind transparent pictures."""
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "MPO", "PPM", "TGA", "ICO")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM", "TGA", "ICO")
 
 _USE_ANOTHER = "Choose a PNG, JPEG or WebP picture of a face."
 
@@ -83,9 +83,7 @@ def _read(path: Path) -> bytes:
     try:
         size = path.stat().st_size
         if path.is_dir():
-            raise PortraitError(
-                f"{path} is a folder, not a picture.", code="portrait.folder", hint=_USE_ANOTHER
-            )
+            raise PortraitError(f"{path} is a folder, not a picture.", code="portrait.folder", hint=_USE_ANOTHER)
         if size == 0:
             raise PortraitError(
                 f"The picture {path.name} is empty (0 bytes).", code="portrait.empty", hint=_USE_ANOTHER
@@ -110,20 +108,18 @@ def _read(path: Path) -> bytes:
             hint="Check the file's permissions.",
         ) from error
     except (OSError, ValueError) as error:
-        raise PortraitError(
-            f"The picture {path} cannot be read: {error}.", code="portrait.unreadable"
-        ) from error
+        raise PortraitError(f"The picture {path} cannot be read: {error}.", code="portrait.unreadable") from error
 
 
 def _decode(data: bytes, path: Path) -> tuple[Image.Image, list[Notice]]:
     notices = []
     try:
-        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        Image.init()  # AVIF is missing from some builds of Pillow
+        known = [kind for kind in FORMATS if kind in Image.OPEN]
+        picture = Image.open(io.BytesIO(data), formats=known)
         _check_size(picture.size, path)
         if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
-            notices.append(
-                Notice(code="portrait.animated", message="This picture moves; its first image is used.")
-            )
+            notices.append(Notice(code="portrait.animated", message="This picture moves; its first image is used."))
         picture.draft("RGB", (KEPT_SIDE_PX, KEPT_SIDE_PX))  # lets JPEG decode at a reduced size
         picture.load()
     except UnidentifiedImageError as error:
@@ -203,9 +199,7 @@ def _in_srgb(picture: Image.Image) -> Image.Image:
     if profile and picture.mode in ("RGB", "CMYK", "L"):
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(
-                picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
+            converted = ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
             if converted is not None:
                 return converted
         except (ImageCms.PyCMSError, OSError, ValueError):

@@ -50,6 +50,4 @@ def output_error(path: Path, error: OSError) -> OutputError:
             f"{path.parent} may not be written to.", code="output.permission", hint="Choose another folder."
         )
     why = error.strerror or str(error)
-    return OutputError(
-        f"{path} could not be written: {why}.", code="output.failed", hint="Choose another folder."
-    )
+    return OutputError(f"{path} could not be written: {why}.", code="output.failed", hint="Choose another folder.")

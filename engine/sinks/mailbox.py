@@ -97,11 +97,11 @@ class Mailbox:
             self.sink.open(self._canvas)
             self._opened.set()
             self._feed()
-        except Exception as error:  # the edge of a thread: everything is reported, nothing lost
+        except Exception as error:  # noqa: BLE001 - the edge of a thread: all is reported, nothing lost
             self._fail(error)
         try:
             self.sink.close()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             self._fail(error)
         self._opened.set()
 
@@ -126,7 +126,7 @@ class Mailbox:
             logger.warning("the sink %s failed again while closing: %s", self.sink.name, error)
             return
         if not isinstance(error, StandinError):
-            logger.exception("the sink %s failed", self.sink.name)
+            logger.error("the sink %s failed", self.sink.name, exc_info=error)
             message = f"The {self.sink.name} stopped because of an internal error: {error}."
             error = StandinError(message, code=f"{self.sink.name}.internal", detail=repr(error))
         self.error = error

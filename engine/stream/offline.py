@@ -14,7 +14,15 @@ from engine.canvas import CanvasComposer
 from engine.errors import Cancelled
 from engine.generators.base import Progress
 from engine.generators.factory import create_generator
-from engine.media import SAMPLE_RATE_HZ, AudioChunk, CanvasFormat, ChunkSpec, Notice, Portrait, first_sample_of
+from engine.media import (
+    SAMPLE_RATE_HZ,
+    AudioChunk,
+    CanvasFormat,
+    ChunkSpec,
+    Notice,
+    Portrait,
+    first_sample_of,
+)
 from engine.settings import CanvasSettings, GeneratorSettings
 from engine.sinks.base import PresentedFrame
 from engine.sinks.recorder import Recorder

@@ -17,9 +17,7 @@ def portrait():
 
 
 def test_every_offered_size_is_safe_for_call_programs():
-    assert all(
-        width % 64 == 0 and height % 2 == 0 and width * 9 == height * 16 for width, height in CANVAS_SIZES
-    )
+    assert all(width % 64 == 0 and height % 2 == 0 and width * 9 == height * 16 for width, height in CANVAS_SIZES)
 
 
 def test_other_sizes_and_bad_colours_are_refused():

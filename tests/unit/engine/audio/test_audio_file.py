@@ -17,9 +17,7 @@ needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg
 
 def _tone(rate_hz: int, channels: int, seconds: float = 0.5) -> np.ndarray:
     t = np.arange(int(rate_hz * seconds)) / rate_hz
-    return np.stack([0.4 * np.sin(2 * np.pi * (300 + 50 * c) * t) for c in range(channels)], axis=1).astype(
-        np.float32
-    )
+    return np.stack([0.4 * np.sin(2 * np.pi * (300 + 50 * c) * t) for c in range(channels)], axis=1).astype(np.float32)
 
 
 def _code(path) -> str:

@@ -101,11 +101,7 @@ def test_transparency_lies_on_grey_and_is_kept_as_mask(tmp_path):
     portrait = load_portrait(str(path))
     assert tuple(portrait.image[50, 50]) == (10, 200, 30)
     assert portrait.image[0, 0].min() > 220
-    assert (
-        portrait.person_mask is not None
-        and portrait.person_mask[50, 50] == 255
-        and portrait.person_mask[0, 0] == 0
-    )
+    assert portrait.person_mask is not None and portrait.person_mask[50, 50] == 255 and portrait.person_mask[0, 0] == 0
 
 
 def test_palette_with_transparent_colour(tmp_path, ramp):
@@ -137,9 +133,7 @@ def test_huge_picture_is_refused_before_decoding(tmp_path, monkeypatch):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     path = tmp_path / "bomb.png"
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000)))
-    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))))
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     assert _code(path) == "portrait.too_large"
 

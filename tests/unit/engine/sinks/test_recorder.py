@@ -25,9 +25,7 @@ needs_ffprobe = pytest.mark.skipif(shutil.which("ffprobe") is None, reason="ffpr
 
 
 def _frame(tick: int, value: int) -> PresentedFrame:
-    return PresentedFrame(
-        image=np.full((360, 640, 3), value, np.uint8), tick=tick, frame=tick, due_s=tick / 25
-    )
+    return PresentedFrame(image=np.full((360, 640, 3), value, np.uint8), tick=tick, frame=tick, due_s=tick / 25)
 
 
 def _record(path, *, first_tick=0, ticks=75, event_at=50, rate_hz=RATE_HZ, **options) -> None:
@@ -91,9 +89,7 @@ def test_gap_overlap_and_change_of_rate_keep_time(tmp_path):
     recorder = Recorder(tmp_path / "a.mp4")
     recorder.open(CANVAS)
     recorder.write_audio(np.zeros((8000, 1), np.float32), 0, 16_000)  # 0 .. 0.5 s
-    recorder.write_audio(
-        np.zeros((48000, 2), np.float32), 48_000 // 4, 48_000
-    )  # 0.25 .. 1.25 s: half of it is old
+    recorder.write_audio(np.zeros((48000, 2), np.float32), 48_000 // 4, 48_000)  # 0.25 .. 1.25 s: half of it is old
     click = np.zeros((441, 1), np.float32)
     click[:80] = 0.9
     recorder.write_audio(click, 2 * 44_100, 44_100)  # after a gap, at 2 s
@@ -148,19 +144,21 @@ def _readable_pictures(file) -> int:
 def test_full_disk_is_one_sentence(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", disk], capture_output=True
-    ).returncode
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", disk], capture_output=True).returncode
     if mounted:
         pytest.skip("no permission to mount a small disk")
     try:
         recorder = Recorder(disk / "a.mp4")
         recorder.open(CANVAS)
         noise = np.random.default_rng(0)
-        with pytest.raises(OutputError) as caught:
+
+        def fill() -> None:
             for tick in range(400):
                 image = noise.integers(0, 255, (360, 640, 3), np.uint8)
                 recorder.send(PresentedFrame(image=image, tick=tick, frame=tick, due_s=0))
+
+        with pytest.raises(OutputError) as caught:
+            fill()
         assert caught.value.code == "output.disk_full" and "a.mp4" in caught.value.message
         with pytest.raises(OutputError):
             recorder.close()
