@@ -13,6 +13,8 @@ import re
 import subprocess
 from pathlib import Path
 
+import cv2
+import numpy as np
 from PIL import Image
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -34,6 +36,16 @@ def only_figure(text: str) -> str:
     return without
 
 
+def coarsen_texture(image: Image.Image) -> Image.Image:
+    """Rounds colours to multiples of four where there is fine texture (hair), which cannot be seen there and makes the
+    file a fifth smaller; smooth shading stays exact."""
+    pixels = np.asarray(image)
+    gray = pixels.astype(np.float32).mean(axis=2)
+    spread = np.sqrt(np.maximum(cv2.blur(gray * gray, (7, 7)) - cv2.blur(gray, (7, 7)) ** 2, 0))
+    coarse = np.minimum((pixels.astype(np.int16) + 2) // 4 * 4, 255).astype(np.uint8)
+    return Image.fromarray(np.where((spread > 7)[..., None], coarse, pixels))
+
+
 def save_png(image: Image.Image, path: Path) -> None:
     image.save(path, optimize=True)
     try:
@@ -50,7 +62,8 @@ def build_portraits(only: str | None) -> None:
         if only and source.stem != only:
             continue
         text = source.read_text(encoding="utf-8")
-        save_png(render_svg(text, 1024).convert("RGB"), source.with_suffix(".png"))
+        picture = coarsen_texture(render_svg(text, 1024).convert("RGB"))
+        save_png(picture, source.with_suffix(".png"))
         save_png(render_svg(only_figure(text), 1024).getchannel("A"), source.with_suffix(".mask.png"))
 
 

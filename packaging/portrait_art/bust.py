@@ -22,20 +22,20 @@ def paint_backdrop(d: Drawing, light: str, mid: str, dark: str, glow: str) -> No
 def paint_neck(d: Drawing, skin: Skin, half_width: float, face: Sequence[Point]) -> str:
     """Neck down to the collar bones, with the shadow that the jaw throws."""
     w = half_width
-    neck = smooth(symmetric([(0, 560), (w + 4, 570), (w, 680), (w + 2, 760), (w + 30, 815), (w + 120, 862),
-                             (w + 150, 960), (0, 1010)]))  # fmt: skip
+    neck = smooth(symmetric([(0, 560), (w + 4, 570), (w, 680), (w + 2, 735), (w + 30, 783), (w + 120, 826),
+                             (w + 150, 920), (0, 980)]))  # fmt: skip
     d.path(neck, d.linear((AXIS - w, 700), (AXIS + w, 760), [(0, skin.base, 1), (0.4, skin.base, 1), (1, skin.shade, 1)]))
     d.path(smooth(moved(face, 8, 46)), skin.deep, blur=20, opacity=0.62, clip=neck)
     d.path(smooth(moved(face, 16, 18)), skin.deep, blur=12, opacity=0.35, clip=neck)
-    edge = [(AXIS + w + 2, 600), (AXIS + w, 700), (AXIS + w + 4, 780), (AXIS + w + 60, 840)]
+    edge = [(AXIS + w + 2, 600), (AXIS + w, 700), (AXIS + w + 4, 750), (AXIS + w + 60, 806)]
     d.path(tapered(edge, (40, 46, 40, 20)), skin.deep, blur=16, opacity=0.4, clip=neck)
     for sign in (-1, 1):
-        sinew = [(AXIS + sign * (w - 14), 740), (AXIS + sign * (w - 38), 810), (AXIS + sign * 26, 868)]
-        d.path(tapered(sinew, (3, 10, 4)), skin.shade, blur=6, opacity=0.7, clip=neck)
-        bone = [(AXIS + sign * 24, 872), (AXIS + sign * 80, 862), (AXIS + sign * 150, 848)]
+        sinew = [(AXIS + sign * (w - 14), 730), (AXIS + sign * (w - 38), 785), (AXIS + sign * 26, 836)]
+        d.path(tapered(sinew, (3, 10, 4)), skin.shade, blur=8, opacity=0.5, clip=neck)
+        bone = [(AXIS + sign * 24, 840), (AXIS + sign * 80, 830), (AXIS + sign * 150, 816)]
         d.path(tapered(bone, (3, 8, 2)), skin.deep, blur=5, opacity=0.32, clip=neck)
         d.path(tapered(moved(bone, 0, -12), (3, 8, 2)), skin.light, blur=5, opacity=0.42 if sign < 0 else 0.2, clip=neck)
-    d.path(smooth([(474, 862), (512, 858), (550, 862), (512, 896)]), skin.deep, blur=10, opacity=0.25, clip=neck)
+    d.path(smooth([(474, 830), (512, 826), (550, 830), (512, 864)]), skin.deep, blur=10, opacity=0.25, clip=neck)
     return neck
 
 
@@ -64,8 +64,8 @@ def paint_rim(d: Drawing, outline: Sequence[Point], inside: str, colour: str, wi
 
 def paint_folds(d: Drawing, cloth: str, folds: Sequence[Sequence[Point]], dark: str, light: str) -> None:
     for fold in folds:
-        d.path(tapered(fold, (2, 16, 12, 2)), dark, blur=8, opacity=0.5, clip=cloth)
-        d.path(tapered(moved(fold, -12, -4), (1, 9, 7, 1)), light, blur=7, opacity=0.4, clip=cloth)
+        d.path(tapered(fold, (1, 10, 26, 30)), dark, blur=12, opacity=0.42, clip=cloth)
+        d.path(tapered(moved(fold, -20, -4), (1, 8, 18, 22)), light, blur=12, opacity=0.32, clip=cloth)
 
 
 def paint_knit(d: Drawing, cloth: str, collar: Sequence[Point], dark: str, light: str, drop: float) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 Point = tuple[float, float]
 Stop = tuple[float, str, float]  # offset 0..1, colour, opacity
 SIZE_PX = 1024
+# The figures are drawn a little small; they are enlarged about this point.
+ZOOM, ZOOM_CENTRE = 1.1, (512.0, 552.0)
 
 
 def mirrored(points: Iterable[Point], axis_x: float = 512.0) -> list[Point]:
@@ -121,7 +123,10 @@ class Drawing:
 
     def note(self, name: str, curve: Sequence[Point]) -> None:
         """Keeps an open curve, given as its control points, as a contour that runs from left to right."""
-        points = resampled(curve, 65)
+        points = [
+            (ZOOM_CENTRE[0] + ZOOM * (x - ZOOM_CENTRE[0]), ZOOM_CENTRE[1] + ZOOM * (y - ZOOM_CENTRE[1]))
+            for x, y in resampled(curve, 65)
+        ]
         self.contours[name] = points if points[0][0] < points[-1][0] else points[::-1]
 
     def _define(self, body: str) -> str:
@@ -160,7 +165,7 @@ class Drawing:
 
     def path(
         self, data: str, fill: str = "none", *, opacity: float = 1.0, blur: float = 0.0, clip: str = "",
-        stroke: str = "", width: float = 0.0, blend: str = "",
+        stroke: str = "", width: float = 0.0, rule: str = "",
     ) -> None:  # fmt: skip
         bits = [f'd="{data}" fill="{fill}"']
         if stroke:
@@ -169,11 +174,12 @@ class Drawing:
             bits.append(f'opacity="{opacity:.2g}"')
         if blur:
             bits.append(f'filter="{self.blur(blur, data, width)}"')
-        style = f' style="mix-blend-mode:{blend}"' if blend else ""
-        element = f"<path {' '.join(bits)}{'' if clip else style}/>"
+        if rule:
+            bits.append(f'fill-rule="{rule}"')
+        element = f"<path {' '.join(bits)}/>"
         # The clip goes on a group around the element so that a blurred edge is cut after the blur.
         if clip:
-            element = f'<g clip-path="{self.clip(clip)}"{style}>{element}</g>'
+            element = f'<g clip-path="{self.clip(clip)}">{element}</g>'
         self._layers[self.layer].append(element)
 
     def ellipse(self, centre: Point, rx: float, ry: float, fill: str, *, turn: float = 0.0, **options) -> None:
@@ -209,16 +215,30 @@ class Drawing:
             w = rng.uniform(*widths)
             data = tapered(spine, (0.3, w, w, 0.2), 7)
             marks.append(f'<path d="{data}" fill="{rng.choice(colours)}" opacity="{rng.uniform(*opacity):.2f}"/>')
-        group = "".join(marks)
-        self._layers[self.layer].append(f'<g clip-path="{self.clip(clip)}">{group}</g>' if clip else f"<g>{group}</g>")
+        self.group(marks, clip)
+
+    def raised(self, dy: float) -> None:
+        """What follows is drawn `dy` px higher, until `lowered`."""
+        self._layers[self.layer].append(f'<g transform="translate(0 {-dy:g})">')
+
+    def lowered(self) -> None:
+        self._layers[self.layer].append("</g>")
+
+    def group(self, marks: Sequence[str], clip: str = "") -> None:
+        """Adds ready elements as one group."""
+        attribute = f' clip-path="{self.clip(clip)}"' if clip else ""
+        self._layers[self.layer].append(f"<g{attribute}>{''.join(marks)}</g>")
 
     def _contours_json(self) -> str:
         rounded = {name: [[round(x, 2), round(y, 2)] for x, y in points] for name, points in self.contours.items()}
         return json.dumps(rounded, separators=(",", ":"))
 
     def svg(self) -> str:
+        x, y = (centre * (1 - ZOOM) for centre in ZOOM_CENTRE)
+        zoom = {"figure": f' transform="translate({x:.4g} {y:.4g}) scale({ZOOM})"'}
         layers = "\n".join(
-            f'<g id="{name}">\n' + "\n".join(items) + "\n</g>" for name, items in self._layers.items()
+            f'<g id="{name}"{zoom.get(name, "")}>\n' + "\n".join(items) + "\n</g>"
+            for name, items in self._layers.items()
         )
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SIZE_PX} {SIZE_PX}" width="{SIZE_PX}"'

@@ -50,6 +50,7 @@ class EyeLook:
     lash: str
     lash_width: float = 7.0
     has_lashes: bool = True
+    lash_length: float = 1.0
     scale: float = 1.0
     lid_fold: float = 13.0  # px from lid line to crease
     openness: float = 1.0
@@ -132,8 +133,8 @@ def _paint_glints(d: Drawing, spot, s: float, opening: str) -> None:
 def _paint_lashes(d: Drawing, at, look: EyeLook) -> None:
     roots = [(-52, -1), (-47, -4), (-41, -10), (-34, -15.5), (-26, -20.5), (-17, -24), (-7, -26), (4, -26), (14, -24), (24, -19)]
     for k, (x, y) in enumerate(roots):
-        reach = 13 - 0.8 * k
-        lean = -9 + 1.15 * k
+        reach = (13 - 0.8 * k) * look.lash_length
+        lean = (-9 + 1.15 * k) * look.lash_length
         stroke = at([(x, y + 2), (x + 0.35 * lean, y - 0.42 * reach), (x + lean, y - 0.85 * reach)])
         d.path(tapered(stroke, (2.4, 1.7, 0.3), 5), look.lash, opacity=0.92)
 
