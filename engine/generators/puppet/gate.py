@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 
 _FLOOR_LOWEST_DB = -88.0
-_PEAK_START_DB, _PEAK_LOWEST_DB = -46.0, -66.0
+_PEAK_START_DB, _PEAK_LOWEST_DB = -32.0, -66.0
 _PEAK_ABOVE_FLOOR_DB = 18.0
 _RANGE_DB = 32.0
 _CALIBRATION_HOPS = 100
@@ -61,6 +61,7 @@ class VoiceGate:
         self._peak_db = _PEAK_START_DB
         self._held_harmonicity = 0.0
         self._hangover_hops = 0
+        self._voiced_hops = 0
 
     def update(self, level_db: float, harmonicity: float) -> GateState:
         """Take one hop."""
@@ -76,10 +77,14 @@ class VoiceGate:
     def _follow_peak(self, level_db: float, floor_db: float, harmonicity: float) -> None:
         """Up quickly with voiced sound, down slowly while somebody speaks, hardly at all in silence."""
         is_voice = harmonicity > 0.3 and level_db > floor_db + 8.0
+        novelty = max(0.0, 1.0 - self._voiced_hops / 150)
+        self._voiced_hops += is_voice
         if is_voice and level_db > self._peak_db:
-            self._peak_db += 0.2 * (level_db - self._peak_db)
+            self._peak_db += (0.08 + 0.12 * novelty) * (level_db - self._peak_db)
+        elif is_voice:
+            self._peak_db -= 0.012 + 0.20 * novelty
         else:
-            self._peak_db -= 0.03 if is_voice else 0.005
+            self._peak_db -= 0.005
         self._peak_db = max(self._peak_db, floor_db + _PEAK_ABOVE_FLOOR_DB, _PEAK_LOWEST_DB)
 
 

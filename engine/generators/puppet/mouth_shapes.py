@@ -1,51 +1,78 @@
-"""From what is heard in a hop to what the mouth does: jaw, width, closure."""
+"""From what is heard in a hop (10 ms) to what the mouth would do, and from a frame's mouth to an expression."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from typing import TYPE_CHECKING
-
 from engine.generators.puppet.expression import Expression
 from engine.generators.puppet.gate import GateState
 from engine.generators.puppet.voice_features import HopFeatures
 
-if TYPE_CHECKING:
-    from engine.generators.puppet.voice import Mouth
+_SILENT_DRIVE = 0.12
 
 
 @dataclass(slots=True)
 class HopMouth:
-    """Targets of one hop before smoothing: `jaw` 0..1, `width` -1 (round) .. 1 (spread), `closure` and `tuck` 0..1.
+    """Targets of one hop before smoothing, 0..1 where nothing else is said.
 
-    `middle_db` is the level of what only an open mouth lets out (350 Hz to 3.4 kHz).
+    `drive` is how much voice comes out (0 silence, 1 the speaker's usual peaks, up to 1.15), `openness` the vowel's
+    (low F1 .. high F1), `front` -1 (/u/) .. 1 (/i/), `hiss` a fricative, `closure` lips shut as far as one hop can
+    tell, `middle_db` the level of what only an open mouth lets out (350 Hz to 3.4 kHz).
     """
 
-    jaw: float
-    width: float
+    drive: float
+    openness: float
+    front: float
+    hiss: float
     closure: float
-    tuck: float
     middle_db: float
-    loudness: float
+
+
+@dataclass(slots=True)
+class Mouth:
+    """One frame's mouth. `jaw`, `closure`, `tuck` 0..1; `width` -1 (round) .. 1 (spread).
+
+    For meters and noise gates: `level_db` is the loudest hop of the voice band in this frame (dB below full scale),
+    `floor_db` the room's noise in the same measure, `loudness` 0 .. 1.15 relative to the speaker's usual level,
+    `is_speaking` true from a voice's first hop until 150 ms after its last.
+    """
+
+    frame: int
+    jaw: float = 0.0
+    width: float = 0.0
+    closure: float = 0.0
+    tuck: float = 0.0
+    loudness: float = 0.0
+    level_db: float = -120.0
+    floor_db: float = -88.0
+    is_speaking: bool = False
 
 
 def mouth_of_hop(hop: HopFeatures, gate: GateState) -> HopMouth:
     """Targets for one hop from its features and the gate's state."""
-    murmur, low, middle, high, hiss_db = hop.bands_db
-    middle_db = max(low, middle, high + 1.0)
-    hiss = _clip((hiss_db - max(low, high) - 2.0) / 8.0)
-    openness = _clip((hop.f1_hz - 280.0) / 440.0)
-    opening = _clip((gate.loudness - 0.25) / 0.5)
+    murmur_db, low_db, central_db, high_db, hiss_db = hop.bands_db
+    middle_db = max(low_db, central_db, high_db + 1.0)
+    hiss = clip((hiss_db - max(low_db, high_db) - 2.0) / 8.0)
+    # The opening follows the amplitude, compressed: linear sound pressure looks nervous, decibels look always open.
+    amplitude = 10.0 ** (min(hop.level_db - gate.peak_db, 3.0) * 0.6 / 20.0)
+    drive = clip((amplitude - _SILENT_DRIVE) / (1.0 - _SILENT_DRIVE), 0.0, 1.15)
+    drive *= clip(gate.loudness / 0.3)
+    return HopMouth(
+        drive=drive,
+        openness=clip((hop.f1_hz - 280.0) / 440.0),
+        front=2.0 * clip((hop.f2_hz - 1000.0) / 1100.0) - 1.0,
+        hiss=hiss,
+        closure=_closure(hop, gate, middle_db, hiss),
+        middle_db=middle_db,
+    )
+
+
+def _closure(hop: HopFeatures, gate: GateState, middle_db: float, hiss: float) -> float:
+    """Lips shut: next to nothing comes out of the mouth, or only the murmur of a nasal or a voiced stop."""
     below_peak_db = gate.peak_db - middle_db
-    faint = _clip((below_peak_db - 14.0) / 8.0)
-    nasal = 0.9 * _clip((murmur - middle_db - 6.5) / 4.0) * _clip((below_peak_db - 9.0) / 6.0)
-    closure = max(0.0, max(faint, nasal) - hiss)
-    jaw = opening * (0.25 + 0.75 * openness) * (1 - 0.75 * hiss) * (1 - 0.85 * closure) * (0.75 + 0.25 * gate.loudness)
-    front = 2.0 * _clip((hop.f2_hz - 1000.0) / 1100.0) - 1.0
-    if front < 0.0:
-        front *= _clip(1.3 - openness, 0.3, 1.0)
-    width = front * opening * (1 - 0.5 * hiss) * (1 - 0.6 * closure)
-    return HopMouth(jaw, width, closure, 0.0, middle_db, gate.loudness)
+    faint = clip((below_peak_db - 20.0) / 8.0)
+    murmur = 0.9 * clip((hop.bands_db[0] - middle_db - 6.5) / 4.0) * clip((below_peak_db - 9.0) / 6.0)
+    return max(0.0, max(faint, murmur) - hiss)
 
 
 def write_mouth(mouth: Mouth, expression: Expression, *, is_mouth_open: bool) -> None:
@@ -60,5 +87,6 @@ def write_mouth(mouth: Mouth, expression: Expression, *, is_mouth_open: bool) ->
     expression.close = max(0.0, 0.97 - 0.45 * jaw) if is_mouth_open else 0.0
 
 
-def _clip(value: float, low: float = 0.0, high: float = 1.0) -> float:
+def clip(value: float, low: float = 0.0, high: float = 1.0) -> float:
+    """`value` within `low` .. `high`."""
     return low if value < low else high if value > high else value

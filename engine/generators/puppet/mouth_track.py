@@ -1,0 +1,79 @@
+"""The mouth over time: hops in, one smooth mouth per frame out."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+from engine.generators.puppet.gate import GateState
+from engine.generators.puppet.mouth_shapes import HopMouth, Mouth, clip
+
+_HISTORY_HOPS = 24
+_CLOSURE_SIGMA, _DRIVE_SIGMA, _VOWEL_SIGMA = 1.3, 2.2, 3.0
+"""Widths of the smoothing in hops: the jaw may follow syllables, the vowel's shape moves more slowly."""
+_NEAR_HOPS = 2.0
+_AROUND_HOPS = 14
+_DEAD_ZONE = 0.03
+
+
+class MouthTrack:
+    """The last quarter second of hops, and the mouth at any moment in it."""
+
+    def __init__(self) -> None:
+        self._hops: deque[tuple[HopMouth, GateState, float]] = deque(maxlen=_HISTORY_HOPS)
+        self._next_hop = 0
+
+    def add(self, mouth: HopMouth, gate: GateState, level_db: float) -> None:
+        """Append the next hop."""
+        self._hops.append((mouth, gate, level_db))
+        self._next_hop += 1
+
+    def mouth_at(self, moment: float, frame: int, sensitivity: float) -> Mouth:
+        """The mouth at `moment`, counted in hops from the first one added; later hops are its look-ahead."""
+        centre = moment - (self._next_hop - len(self._hops))
+        hops = [hop for hop, _, _ in self._hops]
+        near = [entry for i, entry in enumerate(self._hops) if abs(i - centre) < _NEAR_HOPS]
+        count = len(hops)
+        sharp = _weights(count, centre, _CLOSURE_SIGMA)
+        closures = [max(h.closure, self._dip(hops, i)) for i, h in enumerate(hops)]
+        closure = _mean(closures, sharp)
+        shuts = [clip(1.4 * c - 0.4) for c in closures]
+        shut = clip((_mean(shuts, sharp) - 0.35) / 0.4)
+        open_drive = [h.drive * (1.0 - 0.6 * h.hiss) * (1.0 - 0.9 * s) for h, s in zip(hops, shuts, strict=True)]
+        drive = _mean(open_drive, _weights(count, centre, _DRIVE_SIGMA))
+        voiced = [
+            w * (h.drive * (1.0 - 0.8 * h.hiss) * (1.0 - 0.8 * h.closure) + 1e-3)
+            for w, h in zip(_weights(count, centre, _VOWEL_SIGMA), hops, strict=True)
+        ]
+        openness = _mean([h.openness for h in hops], voiced)
+        front = _mean([h.front for h in hops], voiced)
+        jaw = clip(sensitivity * drive * (0.50 + 0.40 * openness) * (1.0 - 0.9 * shut))
+        if front < 0.0:
+            front *= clip(1.3 - openness, 0.3, 1.0)
+        return Mouth(
+            frame=frame,
+            jaw=jaw if jaw >= _DEAD_ZONE else 0.0,
+            width=front * clip(drive / 0.3),
+            closure=closure,
+            loudness=max((gate.loudness for _, gate, _ in near), default=0.0),
+            level_db=max((level_db for _, _, level_db in near), default=-120.0),
+            floor_db=near[-1][1].floor_db if near else -88.0,
+            is_speaking=any(gate.is_speaking for _, gate, _ in near),
+        )
+
+    @staticmethod
+    def _dip(hops: list[HopMouth], i: int) -> float:
+        """How far the mouth is shut at hop `i` judged by its neighbours: a voiced b between vowels is not faint, but
+        fainter than what surrounds it."""
+        around = hops[max(0, i - _AROUND_HOPS) : i + _AROUND_HOPS + 1]
+        depth_db = max(h.middle_db for h in around) - hops[i].middle_db
+        return 0.9 * clip((depth_db - 9.0) / 6.0) * (1.0 - hops[i].hiss)
+
+
+def _weights(count: int, centre: float, sigma: float) -> list[float]:
+    return [math.exp(-0.5 * ((i - centre) / sigma) ** 2) for i in range(count)]
+
+
+def _mean(values: list[float], weights: list[float]) -> float:
+    total = sum(weights)
+    return sum(v * w for v, w in zip(values, weights, strict=True)) / total if total > 0.0 else 0.0
