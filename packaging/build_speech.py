@@ -1,4 +1,4 @@
-"""Speaks assets/speech/hello.txt into assets/speech/hello.flac: one line a paragraph, with a pause between them.
+"""Speaks assets/speech/welcome.txt into assets/speech/welcome.flac: one line a paragraph, with a pause between them.
 
 Needs Debian's `festival`, `festvox-us-slt-hts` and `ffmpeg`; the voice was the clearest of those compared (README.md in
 `assets`). Deterministic for the same versions of the tools.
@@ -65,13 +65,13 @@ def loudness_lufs(path: Path) -> float:
 
 
 def main() -> int:
-    paragraphs = (SPEECH / "hello.txt").read_text(encoding="utf-8").splitlines()
+    paragraphs = (SPEECH / "welcome.txt").read_text(encoding="utf-8").splitlines()
     edge, pause = np.zeros(int(EDGE_S * RATE_HZ)), np.zeros(int(PAUSE_S * RATE_HZ))
     parts = [edge]
     for number, paragraph in enumerate(paragraphs):
         parts += ([pause] if number else []) + [speak(paragraph)]
     sound = np.concatenate([*parts, edge])
-    path = SPEECH / "hello.flac"
+    path = SPEECH / "welcome.flac"
     soundfile.write(path, sound / np.abs(sound).max() * 0.5, RATE_HZ, subtype="PCM_16")
     sound = sound / np.abs(sound).max() * 0.5 * 10 ** ((LOUDNESS_LUFS - loudness_lufs(path)) / 20)
     # The few peaks above the ceiling are rounded off.
