@@ -79,6 +79,6 @@ class VoiceAnalyser:
         span = (hops - 1) * HOP_SAMPLES + WINDOW_SAMPLES
         for features in self._extractor.extract(self._sound[:span].astype(np.float64), hops):
             is_whole = self._hops * HOP_SAMPLES + WINDOW_START >= 0
-            gate = self._gate.update(features.level_db, features.harmonicity) if is_whole else GateState()
+            gate = self._gate.update(features) if is_whole else GateState()
             self._track.add(mouth_of_hop(features, gate), gate, features.level_db)
             self._hops += 1
