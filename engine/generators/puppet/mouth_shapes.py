@@ -17,7 +17,8 @@ class HopMouth:
 
     `drive` is how much voice comes out (0 silence, 1 the speaker's usual peaks, up to 1.15), `openness` the vowel's
     (low F1 .. high F1), `front` -1 (/u/) .. 1 (/i/), `hiss` a fricative, `closure` lips shut as far as one hop can
-    tell, `middle_db` the level of what only an open mouth lets out (350 Hz to 3.4 kHz).
+    tell, `middle_db` the level of what only an open mouth lets out (350 Hz to 3.4 kHz), `darkness` 1 where the murmur
+    below 350 Hz is as strong as that, as behind a constriction.
     """
 
     drive: float
@@ -26,6 +27,7 @@ class HopMouth:
     hiss: float
     closure: float
     middle_db: float
+    darkness: float
 
 
 @dataclass(slots=True)
@@ -64,6 +66,7 @@ def mouth_of_hop(hop: HopFeatures, gate: GateState) -> HopMouth:
         hiss=hiss,
         closure=_closure(hop, gate, middle_db, hiss),
         middle_db=middle_db,
+        darkness=clip((murmur_db - middle_db + 6.0) / 5.0),
     )
 
 
@@ -78,7 +81,7 @@ def _closure(hop: HopFeatures, gate: GateState, middle_db: float, hiss: float) -
 def write_mouth(mouth: Mouth, expression: Expression, *, is_mouth_open: bool) -> None:
     """Set the mouth's part of `expression`; a portrait taken with an open mouth is held closed by `close`."""
     narrow = max(0.0, -mouth.width)
-    jaw = 0.85 * mouth.jaw * (1.0 - 0.35 * narrow)
+    jaw = 0.85 * mouth.jaw * (1.0 - 0.2 * narrow)
     expression.jaw = jaw
     expression.wide = 0.8 * max(0.0, mouth.width) * min(1.0, 5.0 * jaw)
     expression.round = narrow * min(1.0, 6.0 * jaw)

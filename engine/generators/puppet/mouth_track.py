@@ -38,7 +38,7 @@ class MouthTrack:
         closures = [max(h.closure, self._dip(hops, i)) for i, h in enumerate(hops)]
         closure = _mean(closures, sharp)
         shuts = [clip(1.4 * c - 0.4) for c in closures]
-        shut = clip((_mean(shuts, sharp) - 0.35) / 0.4)
+        shut = max(clip((_mean(shuts, sharp) - 0.35) / 0.4), self._held_shut(shuts, centre))
         open_drive = [h.drive * (1.0 - 0.6 * h.hiss) * (1.0 - 0.9 * s) for h, s in zip(hops, shuts, strict=True)]
         drive = _mean(open_drive, _weights(count, centre, _DRIVE_SIGMA))
         voiced = [
@@ -47,7 +47,7 @@ class MouthTrack:
         ]
         openness = _mean([h.openness for h in hops], voiced)
         front = _mean([h.front for h in hops], voiced)
-        jaw = clip(sensitivity * drive * (0.50 + 0.40 * openness) * (1.0 - 0.9 * shut))
+        jaw = clip(sensitivity * drive * (0.53 + 0.36 * openness) * (1.0 - 0.9 * shut))
         if front < 0.0:
             front *= clip(1.3 - openness, 0.3, 1.0)
         return Mouth(
@@ -62,12 +62,18 @@ class MouthTrack:
         )
 
     @staticmethod
+    def _held_shut(shuts: list[float], centre: float) -> float:
+        """Shut for at least two hops of this frame: a closure shorter than a frame must not fall between two."""
+        within = sorted(s for i, s in enumerate(shuts) if abs(i - centre) < _NEAR_HOPS)
+        return 0.8 * within[-2] if len(within) > 1 else 0.0
+
+    @staticmethod
     def _dip(hops: list[HopMouth], i: int) -> float:
         """How far the mouth is shut at hop `i` judged by its neighbours: a voiced b between vowels is not faint, but
         fainter than what surrounds it."""
         around = hops[max(0, i - _AROUND_HOPS) : i + _AROUND_HOPS + 1]
         depth_db = max(h.middle_db for h in around) - hops[i].middle_db
-        return 0.9 * clip((depth_db - 9.0) / 6.0) * (1.0 - hops[i].hiss)
+        return 0.9 * clip((depth_db - 8.0) / 5.0) * (1.0 - hops[i].hiss) * hops[i].darkness
 
 
 def _weights(count: int, centre: float, sigma: float) -> list[float]:
