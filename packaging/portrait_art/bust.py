@@ -64,8 +64,8 @@ def paint_rim(d: Drawing, outline: Sequence[Point], inside: str, colour: str, wi
 
 def paint_folds(d: Drawing, cloth: str, folds: Sequence[Sequence[Point]], dark: str, light: str) -> None:
     for fold in folds:
-        d.path(tapered(fold, (1, 10, 26, 30)), dark, blur=12, opacity=0.42, clip=cloth)
-        d.path(tapered(moved(fold, -20, -4), (1, 8, 18, 22)), light, blur=12, opacity=0.32, clip=cloth)
+        d.path(tapered(fold, (1, 10, 26, 30)), dark, blur=13, opacity=0.24, clip=cloth)
+        d.path(tapered(moved(fold, -20, -4), (1, 8, 18, 22)), light, blur=13, opacity=0.2, clip=cloth)
 
 
 def paint_knit(d: Drawing, cloth: str, collar: Sequence[Point], dark: str, light: str, drop: float) -> None:

@@ -144,7 +144,7 @@ def paint_brow(
 ) -> None:
     """A brow from its inner end outwards; `spine` is of the image-left brow in image px."""
     spine = mirrored(spine) if is_right else list(spine)
-    d.path(tapered(spine, thick, 11), colour, opacity=0.7, blur=1.8)
+    d.path(tapered(spine, thick, 11), colour, opacity=0.62, blur=1.8)
     sign = -1.0 if is_right else 1.0
     from drawing import resampled, _sampled
 
@@ -156,14 +156,14 @@ def paint_brow(
         bx, by = curve[k + 1]
         half = _sampled(thick, t) / 2
         off = d.random.uniform(-0.8, 0.8)
-        reach = d.random.uniform(8, 13) * (1 - 0.3 * t)
+        reach = d.random.uniform(13, 21) * (1 - 0.35 * t)
         up = 0.7 * (1 - t) ** 1.5 * (0.6 + off) - 0.5 * min(off, 0) * t * -1
         start = (x, y + off * half)
         dx, dy = (bx - x), (by - y)
         norm = max((dx * dx + dy * dy) ** 0.5, 1e-6)
         end = (start[0] + reach * dx / norm * (1 - 0.55 * (1 - t)), start[1] + reach * dy / norm - reach * 0.62 * up)
         mid = ((start[0] + end[0]) / 2 + sign * 0.8, (start[1] + end[1]) / 2 - 1.2)
-        d.path(tapered([start, mid, end], (1.9, 1.6, 0.3), 4), d.random.choice((colour, dark, dark)), opacity=0.8)
+        d.path(tapered([start, mid, end], (1.9, 1.6, 0.3), 4), d.random.choice((colour, dark, dark)), opacity=0.7)
 
 
 def paint_nose(d: Drawing, skin: Skin, eye_y: float, base_y: float, half_width: float, contrast: float = 1.0) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bust import paint_backdrop, paint_ear, paint_folds, paint_neck, paint_rim
-from drawing import Drawing, mirrored, moved, resampled, smooth, symmetric, tapered
+from drawing import Drawing, between, mirrored, moved, resampled, smooth, symmetric, tapered
 from face import EyeLook, Lips, Skin, paint_brow, paint_cheeks, paint_eye, paint_face, paint_mouth, paint_nose
 
 SKIN = Skin(light="#fde6da", base="#f3cbb9", shade="#d6a08c", deep="#8d4f45", blush="#e5837a", rim="#fff6ea")
@@ -18,7 +18,7 @@ def draw() -> Drawing:
     paint_backdrop(d, "#eef1e4", "#c6d3bd", "#8fa58f", "#f3ead0")
     _hair_behind(d)
     paint_neck(d, SKIN, 82, OUTLINE)
-    d.raised(34)
+    d.raised(58)
     _clothes(d)
     d.lowered()
     for is_right in (False, True):
@@ -81,35 +81,36 @@ def _clothes(d: Drawing) -> None:
         wing = [(512 + sign * x, y) for x, y in ((150, 812), (250, 832), (360, 868), (436, 936), (478, 1060), (86, 1060),
                                                  (104, 990), (140, 910))]  # fmt: skip
         cloth = smooth(wing)
-        d.path(smooth(moved(wing, -sign * 6, 6)), "#7a6a60", blur=9, opacity=0.4)
+        d.path(smooth(moved(wing, -sign * 6, 6)), "#7a6a60", blur=9, opacity=0.4, clip=blouse)
         ends = ((512 - 440, 840), (512 - 80, 1040)) if sign < 0 else ((512 + 80, 840), (512 + 460, 1040))
         tones = ("#9a5a86", "#7b3f6a") if sign < 0 else ("#7b3f6a", "#4f2446")
         d.path(cloth, d.linear(*ends, [(0, tones[0], 1), (1, tones[1], 1)]))
+        if sign < 0:
+            d.ellipse((190, 890), 100, 26, "#e2b3d2", blur=26, opacity=0.4, turn=-22, clip=cloth)
+        else:
+            paint_rim(d, [(740, 828), (870, 866), (946, 934), (984, 1030)], cloth, "#f0cfe4", 5, 0.6)
         edge = [(512 + sign * x, y) for x, y in ((146, 822), (128, 910), (98, 990), (84, 1050))]
         d.path(tapered(moved(edge, sign * 16, 0), (3, 3, 3, 3)), "#3f1b38", blur=2, opacity=0.5, clip=cloth)
         d.path(tapered(edge, (3, 4, 4, 3)), "#d59cc2", blur=1.6, opacity=0.6, clip=cloth)
         paint_folds(d, cloth, [[(512 + sign * 250, 900), (512 + sign * 226, 970), (512 + sign * 220, 1050)]], "#3f1b38", "#b9759f")
-    d.ellipse((190, 890), 100, 26, "#e2b3d2", blur=26, opacity=0.4, turn=-22)
-    rim = [(740, 828), (870, 866), (946, 934), (984, 1030)]
-    d.path(tapered(rim, (0.5, 4, 4, 0.5)), "#f0cfe4", blur=2, opacity=0.55, clip=smooth([(700, 800), (880, 850), (1000, 1060), (700, 1060)]))
 
 
 def _hair_behind(d: Drawing) -> None:
-    mass = smooth([(512, 104), (620, 112), (706, 170), (740, 270), (738, 380), (722, 450), (700, 520), (660, 600),
-                   (364, 600), (324, 520), (302, 450), (286, 380), (284, 270), (318, 170), (404, 112)])  # fmt: skip
+    mass = smooth([(512, 120), (620, 124), (706, 176), (740, 270), (738, 380), (716, 440), (680, 500), (640, 560),
+                   (384, 560), (344, 500), (308, 440), (286, 380), (284, 270), (318, 176), (404, 134)])  # fmt: skip
     d.path(mass, d.linear((300, 150), (720, 620), [(0, "#8f929a", 1), (1, "#4d5059", 1)]))
 
 
 # Guide curves from the parting on the image's left over the forehead to the right, and down the left side; their
 # tips go behind the ears.
 SWEEP = [
-    [(424, 210), (470, 248), (550, 260), (624, 284), (672, 328), (698, 384), (704, 424), (700, 452)],
+    [(424, 217), (470, 249), (550, 260), (624, 284), (672, 328), (698, 384), (704, 424), (700, 452)],
     [(424, 186), (490, 206), (590, 218), (664, 260), (706, 326), (722, 396), (720, 440), (706, 472)],
     [(426, 154), (510, 148), (616, 166), (696, 226), (736, 316), (744, 404), (734, 462), (712, 500)],
     [(428, 112), (520, 86), (640, 104), (724, 178), (762, 290), (764, 396), (748, 474), (716, 524)],
 ]
 TUCK = [
-    [(424, 210), (398, 248), (366, 288), (342, 336), (328, 382), (320, 420), (320, 440), (324, 454)],
+    [(424, 217), (398, 250), (366, 288), (342, 336), (328, 382), (320, 420), (320, 440), (324, 454)],
     [(424, 186), (380, 216), (338, 268), (314, 334), (302, 396), (302, 440), (308, 462), (318, 476)],
     [(426, 154), (360, 170), (308, 234), (284, 318), (278, 400), (286, 460), (298, 486), (312, 502)],
     [(428, 112), (350, 116), (286, 186), (258, 296), (258, 396), (272, 470), (288, 502), (308, 524)],
@@ -119,14 +120,14 @@ TUCK = [
 def _hair_front(d: Drawing, face: str) -> None:
     for guides, side in ((TUCK, -1), (SWEEP, 1)):
         inner, outer = resampled(guides[0], 24), resampled(guides[-1], 24)
-        mass = smooth(inner + outer[::-1])
+        mass = between(inner, outer)
         d.path(smooth(moved(inner + outer[::-1], -7 * side, 13)), SKIN.deep, blur=11, opacity=0.4, clip=face)
         d.path(mass, d.linear((330, 110), (740, 600), [(0, "#d0d2d7", 1), (0.45, "#abaeb6", 1), (1, "#7b7e88", 1)]))
         _locks(d, guides)
-        d.strands(guides, HAIR, 150, widths=(2, 6), opacity=(0.25, 0.6), length=(0.4, 0.9), jitter=7)
-        d.strands(guides, SHINE, 120, widths=(1.5, 4.5), opacity=(0.3, 0.7), part=(0.08, 0.55), length=(0.4, 0.9))
-        d.strands(guides, SHINE, 50, widths=(1, 3), opacity=(0.25, 0.6), part=(0.5, 0.98), length=(0.4, 0.9))
-        d.strands(guides, ("#5d606a", "#6d7079"), 60, widths=(0.8, 2), opacity=(0.25, 0.5), length=(0.3, 0.8))
+        d.strands(guides, HAIR, 150, widths=(2, 6), opacity=(0.25, 0.6), length=(0.4, 0.9), jitter=7, clip=mass)
+        d.strands(guides, SHINE, 120, widths=(1.5, 4.5), opacity=(0.3, 0.7), part=(0.08, 0.55), length=(0.4, 0.9), clip=mass)
+        d.strands(guides, SHINE, 50, widths=(1, 3), opacity=(0.25, 0.6), part=(0.5, 0.98), length=(0.4, 0.9), clip=mass)
+        d.strands(guides, ("#5d606a", "#6d7079"), 60, widths=(0.8, 2), opacity=(0.25, 0.5), length=(0.3, 0.8), clip=mass)
         if side > 0:
             paint_rim(d, outer[5:22], mass, "#ffffff", 4, 0.6)
     d.path(tapered([(300, 262), (350, 200), (410, 166)], (4, 40, 6)), "#ffffff", blur=15, opacity=0.35)

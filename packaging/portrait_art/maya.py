@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from bust import paint_backdrop, paint_folds, paint_knit, paint_neck, paint_rim
-from drawing import Drawing, Point, moved, resampled, smooth, symmetric, tapered
+from drawing import Drawing, Point, between, moved, resampled, smooth, symmetric, tapered
 from face import EyeLook, Lips, Skin, paint_brow, paint_cheeks, paint_eye, paint_face, paint_mouth, paint_nose
 
 SKIN = Skin(light="#fde3cf", base="#f4c9ac", shade="#dba184", deep="#8f4a3c", blush="#e8816f", rim="#fff0dc")
@@ -50,7 +50,7 @@ def _waved(points: Sequence[Point], phase: float = 0.0) -> list[Point]:
 
 def _hair_behind(d: Drawing) -> None:
     mass = smooth([(512, 120), (630, 132), (716, 206), (752, 330), (752, 470), (756, 600), (740, 700), (690, 742),
-                   (600, 752), (512, 740), (424, 752), (334, 742), (284, 700), (268, 600), (272, 470), (272, 330),
+                   (600, 736), (512, 726), (424, 736), (334, 742), (284, 700), (268, 600), (272, 470), (272, 330),
                    (308, 206), (394, 132)])  # fmt: skip
     d.path(mass, d.linear((300, 150), (700, 760), [(0, "#3a1e18", 1), (1, "#1d0d0b", 1)]))
     for sign in (-1, 1):
@@ -93,15 +93,15 @@ def _hair_front(d: Drawing, face: str) -> None:
     for guides, side in ((TUCK, -1), (SWEEP, 1)):
         guides = [_waved(guide) for guide in guides]
         inner, outer = resampled(guides[0], 24), resampled(guides[-1], 24)
-        mass = smooth(inner + outer[::-1])
+        mass = between(inner, outer)
         d.path(smooth(moved(inner + outer[::-1], -9 * side, 13)), SKIN.deep, blur=12, opacity=0.5, clip=face)
         d.path(mass, d.linear((330, 110), (720, 780), [(0, "#5a2d20", 1), (0.4, "#45241a", 1), (1, "#2a1411", 1)]))
         _locks(d, guides)
-        d.strands(guides, HAIR, 170, widths=(3, 8), opacity=(0.25, 0.6), length=(0.5, 1), jitter=5)
-        d.strands(guides, SHINE, 70, widths=(1.5, 4.5), opacity=(0.2, 0.5), part=(0.14, 0.5), length=(0.4, 0.9))
-        d.strands(guides, SHINE, 46, widths=(1, 3), opacity=(0.2, 0.45), part=(0.58, 0.94), length=(0.3, 0.8))
+        d.strands(guides, HAIR, 170, widths=(3, 8), opacity=(0.25, 0.6), length=(0.5, 1), jitter=5, clip=mass)
+        d.strands(guides, SHINE, 70, widths=(1.5, 4.5), opacity=(0.2, 0.5), part=(0.14, 0.5), length=(0.4, 0.9), clip=mass)
+        d.strands(guides, SHINE, 46, widths=(1, 3), opacity=(0.2, 0.45), part=(0.58, 0.94), length=(0.3, 0.8), clip=mass)
         d.strands(guides, ("#dcaa7e", "#c98f60"), 30, widths=(1, 2.2), opacity=(0.3, 0.6), part=(0.2, 0.42),
-                  length=(0.5, 0.9))  # fmt: skip
+                  length=(0.5, 0.9), clip=mass)  # fmt: skip
         if side > 0:
             paint_rim(d, outer[5:22], mass, "#e9b58c", 4, 0.5)
     d.path(tapered([(346, 262), (392, 214), (440, 180)], (4, 36, 6)), "#d59c6e", blur=13, opacity=0.32)
@@ -122,7 +122,7 @@ def _locks(d: Drawing, guides: list[list[Point]]) -> None:
         spine = [(a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t) for a, b in pair]
         tip = spine[-1]
         sign = 1 if tip[0] < 512 else -1
-        spine[-1] = (tip[0] + sign * rng.uniform(8, 22), tip[1] + rng.uniform(-4, 12))
+        spine[-1] = (tip[0] + sign * rng.uniform(8, 22), tip[1] + rng.uniform(-6, 5))
         tone = d.linear(spine[0], spine[-1], [(0, rng.choice(HAIR[2:]), 1), (0.55, rng.choice(HAIR[1:4]), 1),
                                               (1, rng.choice(HAIR[:3]), 1)])  # fmt: skip
-        d.path(tapered(spine, (5, 16, 20, 22, 22, 21, 2), 13), tone, opacity=0.85)
+        d.path(tapered(spine, (5, 16, 20, 22, 22, 18, 2), 13), tone, opacity=0.85)

@@ -29,7 +29,9 @@ def draw() -> Drawing:
     _sides(d)
     face = paint_face(d, OUTLINE, SKIN)
     paint_cheeks(d, face, SKIN, 530, 0.3)
-    d.ellipse((462, 300), 70, 34, SKIN.light, blur=24, opacity=0.6, clip=face)
+    d.ellipse((462, 300), 74, 36, "#d9a27a", blur=26, opacity=0.6, clip=face)
+    d.ellipse((394, 508), 40, 15, "#e0ab83", blur=12, opacity=0.5, clip=face, turn=-24)
+    d.ellipse((626, 510), 28, 11, "#d9a27a", blur=11, opacity=0.3, clip=face, turn=24)
     _beard(d, face)
     look = EyeLook("#8a5a34", "#50301d", "#1d0f0a", "#140b09", lash_width=6.2, has_lashes=False, scale=1.0,
                    lid_fold=11, openness=0.92)  # fmt: skip
