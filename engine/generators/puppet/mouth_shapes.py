@@ -73,8 +73,8 @@ def mouth_of_hop(hop: HopFeatures, gate: GateState) -> HopMouth:
 def _closure(hop: HopFeatures, gate: GateState, middle_db: float, hiss: float) -> float:
     """Lips shut: next to nothing comes out of the mouth, or only the murmur of a nasal or a voiced stop."""
     below_peak_db = gate.peak_db - middle_db
-    faint = clip((below_peak_db - 20.0) / 8.0)
-    murmur = 0.9 * clip((hop.bands_db[0] - middle_db - 6.5) / 4.0) * clip((below_peak_db - 9.0) / 6.0)
+    faint = clip((below_peak_db - 23.0) / 8.0)
+    murmur = 0.9 * clip((hop.bands_db[0] - middle_db - 6.5) / 4.0) * clip((below_peak_db - 13.0) / 5.0)
     return max(0.0, max(faint, murmur) - hiss)
 
 

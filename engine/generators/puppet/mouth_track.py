@@ -9,7 +9,7 @@ from engine.generators.puppet.gate import GateState
 from engine.generators.puppet.mouth_shapes import HopMouth, Mouth, clip
 
 _HISTORY_HOPS = 24
-_CLOSURE_SIGMA, _DRIVE_SIGMA, _VOWEL_SIGMA = 1.3, 2.2, 3.0
+_CLOSURE_SIGMA, _DRIVE_SIGMA, _VOWEL_SIGMA = 1.3, 2.4, 3.2
 """Widths of the smoothing in hops: the jaw may follow syllables, the vowel's shape moves more slowly."""
 _NEAR_HOPS = 2.0
 _AROUND_HOPS = 14
