@@ -47,7 +47,7 @@ class MouthTrack:
         ]
         openness = _mean([h.openness for h in hops], voiced)
         front = _mean([h.front for h in hops], voiced)
-        jaw = clip(sensitivity * drive * (0.53 + 0.36 * openness) * (1.0 - 0.9 * shut))
+        jaw = clip(sensitivity * drive * (0.46 + 0.36 * openness) * (1.0 - 0.9 * shut))
         if front < 0.0:
             front *= clip(1.3 - openness, 0.3, 1.0)
         return Mouth(
