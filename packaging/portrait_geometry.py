@@ -88,7 +88,10 @@ def draw_fit(image: np.ndarray, face: g.FaceGeometry) -> np.ndarray:
         cv2.circle(shown, (round(2 * x), round(2 * y)), 2, (0, 90, 255), -1, cv2.LINE_AA)
     lines = [face.seam_upper, *face.eye_upper, *face.eye_lower, face.landmarks[list(g.FACE_OVAL), :2]]
     lines += [face.landmarks[list(row), :2] for row in (g.UPPER_OUTER_LIP, g.LOWER_OUTER_LIP)]
-    lines += [face.landmarks[list(row), :2] for row in (g.LEFT_BROW_TOP, g.LEFT_BROW_BOTTOM, g.RIGHT_BROW_TOP, g.RIGHT_BROW_BOTTOM)]
+    lines += [
+        face.landmarks[list(row), :2]
+        for row in (g.LEFT_BROW_TOP, g.LEFT_BROW_BOTTOM, g.RIGHT_BROW_TOP, g.RIGHT_BROW_BOTTOM)
+    ]
     for line in lines:
         cv2.polylines(shown, [np.round(2 * line).astype(np.int32)], False, (0, 255, 60), 1, cv2.LINE_AA)
     return shown
@@ -104,7 +107,7 @@ def main() -> int:
         face = geometry_of(image, contours_of((PORTRAITS / f"{name}.svg").read_text(encoding="utf-8")))
         (PORTRAITS / f"{name}.json").write_text(face.to_json() + "\n", encoding="utf-8")
         frame = face.face_frame()
-        print(f"{name}: eyes {frame.iod_px:.0f} px apart, detection {face.detection_score}, presence {face.presence_score}")
+        print(f"{name}: eyes {frame.iod_px:.0f} px apart, scores {face.detection_score}, {face.presence_score}")
         if options.show:
             cv2.imwrite(str(options.show / f"{name}_fit.png"), cv2.cvtColor(draw_fit(image, face), cv2.COLOR_RGB2BGR))
     return 0

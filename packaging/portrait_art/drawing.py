@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
@@ -44,7 +45,7 @@ def resampled(points: Sequence[Point], count: int) -> list[Point]:
             dense.append(_catmull(p0, p1, p2, p3, step / 12))
     dense.append(points[-1])
     lengths = [0.0]
-    for a, b in zip(dense, dense[1:]):
+    for a, b in itertools.pairwise(dense):
         lengths.append(lengths[-1] + math.dist(a, b))
     out, j = [], 0
     for k in range(count):
@@ -96,13 +97,14 @@ def tapered(points: Sequence[Point], widths: Sequence[float], count: int = 9) ->
         bx, by = spine[min(k + 1, count - 1)]
         length = max(math.hypot(bx - ax, by - ay), 1e-6)
         nx, ny = (ay - by) / length, (bx - ax) / length
-        half = _sampled(widths, k / (count - 1)) / 2
+        half = sampled(widths, k / (count - 1)) / 2
         left.append((x + nx * half, y + ny * half))
         right.append((x - nx * half, y - ny * half))
     return between(left, right)
 
 
-def _sampled(values: Sequence[float], t: float) -> float:
+def sampled(values: Sequence[float], t: float) -> float:
+    """`values`, evenly spread over 0..1, at `t`."""
     place = t * (len(values) - 1)
     i = min(int(place), len(values) - 2)
     return values[i] + (values[i + 1] - values[i]) * (place - i)
@@ -240,11 +242,12 @@ class Drawing:
             f'<g id="{name}"{zoom.get(name, "")}>\n' + "\n".join(items) + "\n</g>"
             for name, items in self._layers.items()
         )
-        return (
+        head = (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SIZE_PX} {SIZE_PX}" width="{SIZE_PX}"'
-            f' height="{SIZE_PX}">\n<title>{self.title}</title>\n<metadata>{self._contours_json()}</metadata>\n<defs>\n' + "\n".join(self._defs)
-            + f"\n</defs>\n{layers}\n</svg>\n"
-        )  # fmt: skip
+            f' height="{SIZE_PX}">\n<title>{self.title}</title>\n<metadata>{self._contours_json()}</metadata>'
+        )
+        definitions = "\n".join(self._defs)
+        return f"{head}\n<defs>\n{definitions}\n</defs>\n{layers}\n</svg>\n"
 
 
 def _along(curve: Sequence[Point], s: float) -> Point:

@@ -12,7 +12,7 @@ def is_inside(point: Point, polygon: Sequence[Point]) -> bool:
     """Even-odd rule."""
     x, y = point
     inside = False
-    for (ax, ay), (bx, by) in zip(polygon, [*polygon[1:], polygon[0]]):
+    for (ax, ay), (bx, by) in zip(polygon, [*polygon[1:], polygon[0]], strict=True):
         if (ay > y) != (by > y) and x < ax + (y - ay) * (bx - ax) / (by - ay):
             inside = not inside
     return inside

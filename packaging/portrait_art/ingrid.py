@@ -46,18 +46,30 @@ def _lines_of_age(d: Drawing, face: str) -> None:
     """Kind wrinkles: crow's feet, smile lines, under the eyes, a hint on the forehead."""
     for is_right in (False, True):
         side = (lambda points: mirrored(points)) if is_right else (lambda points: points)
-        feet = ([(366, 448), (354, 441), (342, 438)], [(366, 455), (354, 456), (341, 459)], [(370, 464), (358, 471), (347, 480)])
+        feet = (
+            [(366, 448), (354, 441), (342, 438)],
+            [(366, 455), (354, 456), (341, 459)],
+            [(370, 464), (358, 471), (347, 480)],
+        )
         for foot in feet:
             d.path(tapered(side(foot), (1, 2.4, 0.4)), SKIN.deep, opacity=0.25, blur=1, clip=face)
         smile = side([(464, 552), (444, 574), (428, 602), (424, 626)])
         d.path(tapered(smile, (1.5, 4, 4, 1)), SKIN.deep, opacity=0.36, blur=2, clip=face)
-        d.path(tapered(moved(smile, 9 if is_right else -9, -2), (3, 12, 12, 3)), SKIN.light, opacity=0.5, blur=5, clip=face)
+        d.path(
+            tapered(moved(smile, 9 if is_right else -9, -2), (3, 12, 12, 3)), SKIN.light, opacity=0.5, blur=5, clip=face
+        )
         bag = side([(382, 474), (404, 487), (432, 488), (456, 478)])
         d.path(tapered(bag, (0.5, 2.4, 2.4, 0.5)), SKIN.deep, opacity=0.3, blur=1.4, clip=face)
         jowl = side([(410, 648), (406, 668), (412, 690)])
         d.path(tapered(jowl, (1, 6, 1)), SKIN.shade, opacity=0.6, blur=4, clip=face)
     for y, reach in ((318, 84), (343, 70)):
-        brow_line = [(512 - reach, y + 5), (512 - reach / 2, y), (512, y + 2), (512 + reach / 2, y), (512 + reach, y + 5)]
+        brow_line = [
+            (512 - reach, y + 5),
+            (512 - reach / 2, y),
+            (512, y + 2),
+            (512 + reach / 2, y),
+            (512 + reach, y + 5),
+        ]
         d.path(tapered(brow_line, (0.5, 3, 1.6, 3, 0.5)), SKIN.shade, opacity=0.42, blur=2.2, clip=face)
         d.path(tapered(moved(brow_line, 0, 4), (0.5, 3, 1.6, 3, 0.5)), SKIN.light, opacity=0.4, blur=2.2, clip=face)
 
@@ -72,14 +84,17 @@ def _clothes(d: Drawing) -> None:
                      (640, 1060), (384, 1060), (324, 850)])  # fmt: skip
     d.path(blouse, d.linear((400, 800), (640, 1030), [(0, "#fffaf1", 1), (0.6, "#f1e6d8", 1), (1, "#cfbfae", 1)]))
     for sign in (-1, 1):
-        flap = [(512 + sign * x, y) for x, y in ((124, 796), (150, 840), (128, 900), (66, 944), (0, 950), (44, 892), (88, 846))]
+        flap = [
+            (512 + sign * x, y)
+            for x, y in ((124, 796), (150, 840), (128, 900), (66, 944), (0, 950), (44, 892), (88, 846))
+        ]
         d.path(smooth(moved(flap, 2, 10)), "#a8917f", blur=7, opacity=0.5)
         d.path(smooth(flap), d.linear((420, 800), (600, 960), [(0, "#ffffff", 1), (1, "#e9dccc", 1)]))
     d.path(tapered([(512, 950), (513, 990), (512, 1030)], (2, 2.4, 2)), "#b8a593", opacity=0.8, blur=0.8)
     d.ellipse((520, 992), 6, 6, "#d9c8b6"), d.ellipse((519, 991), 3.4, 3.4, "#fffaf1", blur=0.8)
     for sign in (-1, 1):
-        wing = [(512 + sign * x, y) for x, y in ((150, 812), (250, 832), (360, 868), (436, 936), (478, 1060), (86, 1060),
-                                                 (104, 990), (140, 910))]  # fmt: skip
+        half = ((150, 812), (250, 832), (360, 868), (436, 936), (478, 1060), (86, 1060), (104, 990), (140, 910))
+        wing = [(512 + sign * x, y) for x, y in half]
         cloth = smooth(wing)
         d.path(smooth(moved(wing, -sign * 6, 6)), "#7a6a60", blur=9, opacity=0.4, clip=blouse)
         ends = ((512 - 440, 840), (512 - 80, 1040)) if sign < 0 else ((512 + 80, 840), (512 + 460, 1040))
@@ -92,7 +107,13 @@ def _clothes(d: Drawing) -> None:
         edge = [(512 + sign * x, y) for x, y in ((146, 822), (128, 910), (98, 990), (84, 1050))]
         d.path(tapered(moved(edge, sign * 16, 0), (3, 3, 3, 3)), "#3f1b38", blur=2, opacity=0.5, clip=cloth)
         d.path(tapered(edge, (3, 4, 4, 3)), "#d59cc2", blur=1.6, opacity=0.6, clip=cloth)
-        paint_folds(d, cloth, [[(512 + sign * 250, 900), (512 + sign * 226, 970), (512 + sign * 220, 1050)]], "#3f1b38", "#b9759f")
+        paint_folds(
+            d,
+            cloth,
+            [[(512 + sign * 250, 900), (512 + sign * 226, 970), (512 + sign * 220, 1050)]],
+            "#3f1b38",
+            "#b9759f",
+        )
 
 
 def _hair_behind(d: Drawing) -> None:
@@ -125,9 +146,13 @@ def _hair_front(d: Drawing, face: str) -> None:
         d.path(mass, d.linear((330, 110), (740, 600), [(0, "#d0d2d7", 1), (0.45, "#abaeb6", 1), (1, "#7b7e88", 1)]))
         _locks(d, guides)
         d.strands(guides, HAIR, 150, widths=(2, 6), opacity=(0.25, 0.6), length=(0.4, 0.9), jitter=7, clip=mass)
-        d.strands(guides, SHINE, 120, widths=(1.5, 4.5), opacity=(0.3, 0.7), part=(0.08, 0.55), length=(0.4, 0.9), clip=mass)
+        d.strands(
+            guides, SHINE, 120, widths=(1.5, 4.5), opacity=(0.3, 0.7), part=(0.08, 0.55), length=(0.4, 0.9), clip=mass
+        )
         d.strands(guides, SHINE, 50, widths=(1, 3), opacity=(0.25, 0.6), part=(0.5, 0.98), length=(0.4, 0.9), clip=mass)
-        d.strands(guides, ("#5d606a", "#6d7079"), 60, widths=(0.8, 2), opacity=(0.25, 0.5), length=(0.3, 0.8), clip=mass)
+        d.strands(
+            guides, ("#5d606a", "#6d7079"), 60, widths=(0.8, 2), opacity=(0.25, 0.5), length=(0.3, 0.8), clip=mass
+        )
         if side > 0:
             paint_rim(d, outer[5:22], mass, "#ffffff", 4, 0.6)
     d.path(tapered([(300, 262), (350, 200), (410, 166)], (4, 40, 6)), "#ffffff", blur=15, opacity=0.35)
@@ -139,7 +164,7 @@ def _locks(d: Drawing, guides) -> None:
     for k in range(13):
         place = 0.1 + k / 12 * (len(guides) - 1.3)
         i, t = int(place), place - int(place)
-        pair = zip(resampled(guides[i], 10), resampled(guides[i + 1], 10))
+        pair = zip(resampled(guides[i], 10), resampled(guides[i + 1], 10), strict=True)
         spine = [(a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t) for a, b in pair]
         sign = 1 if spine[-1][0] > 512 else -1
         curl = rng.uniform(-12, 2)

@@ -98,8 +98,12 @@ def _hair_front(d: Drawing, face: str) -> None:
         d.path(mass, d.linear((330, 110), (720, 780), [(0, "#5a2d20", 1), (0.4, "#45241a", 1), (1, "#2a1411", 1)]))
         _locks(d, guides)
         d.strands(guides, HAIR, 170, widths=(3, 8), opacity=(0.25, 0.6), length=(0.5, 1), jitter=5, clip=mass)
-        d.strands(guides, SHINE, 70, widths=(1.5, 4.5), opacity=(0.2, 0.5), part=(0.14, 0.5), length=(0.4, 0.9), clip=mass)
-        d.strands(guides, SHINE, 46, widths=(1, 3), opacity=(0.2, 0.45), part=(0.58, 0.94), length=(0.3, 0.8), clip=mass)
+        d.strands(
+            guides, SHINE, 70, widths=(1.5, 4.5), opacity=(0.2, 0.5), part=(0.14, 0.5), length=(0.4, 0.9), clip=mass
+        )
+        d.strands(
+            guides, SHINE, 46, widths=(1, 3), opacity=(0.2, 0.45), part=(0.58, 0.94), length=(0.3, 0.8), clip=mass
+        )
         d.strands(guides, ("#dcaa7e", "#c98f60"), 30, widths=(1, 2.2), opacity=(0.3, 0.6), part=(0.2, 0.42),
                   length=(0.5, 0.9), clip=mass)  # fmt: skip
         if side > 0:
@@ -118,7 +122,7 @@ def _locks(d: Drawing, guides: list[list[Point]]) -> None:
     for k in range(15):
         place = 0.08 + k / 14 * (len(guides) - 1.26)
         i, t = int(place), place - int(place)
-        pair = zip(resampled(guides[i], 10), resampled(guides[i + 1], 10))
+        pair = zip(resampled(guides[i], 10), resampled(guides[i + 1], 10), strict=True)
         spine = [(a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t) for a, b in pair]
         tip = spine[-1]
         sign = 1 if tip[0] < 512 else -1

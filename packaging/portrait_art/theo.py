@@ -78,7 +78,11 @@ def _hair(d: Drawing, face: str) -> None:
     line = [(676, 318), (656, 268), (616, 246), (562, 238), (512, 240), (462, 238), (408, 246), (368, 268), (348, 318)]
     mass = rounded_polygon(top + line)
     d.path(smooth(moved(top + line, 0, 13)), SKIN.deep, blur=11, opacity=0.6, clip=face)
-    d.path(smooth(top + line), d.radial((420, 150), 380, [(0, "#33241e", 1), (0.6, "#1d1412", 1), (1, "#120c0b", 1)]), blur=1.2)
+    d.path(
+        smooth(top + line),
+        d.radial((420, 150), 380, [(0, "#33241e", 1), (0.6, "#1d1412", 1), (1, "#120c0b", 1)]),
+        blur=1.2,
+    )
     for is_right in (False, True):
         burn = [(322, 330), (318, 400), (322, 470), (332, 500), (341, 460), (345, 400), (348, 350), (358, 304)]
         burn = mirrored(burn) if is_right else burn
@@ -88,9 +92,10 @@ def _hair(d: Drawing, face: str) -> None:
     outside = rounded_polygon([(x + (x - 512) * 0.004, y) for x, y in top] + line)
     paint_curls(d, outside, 1000, HAIR, radius=(3, 6), width=3.2)
     paint_curls(d, mass, 620, HAIR, radius=(3.5, 7), width=2.4, lights=HAIR_LIT, light_from=(420, 130))
-    edge = rounded_polygon([(680, 322), (658, 266), (616, 244), (562, 236), (512, 238), (462, 236), (408, 244), (366, 266),
-                            (344, 322), (352, 324), (372, 278), (412, 256), (464, 248), (512, 250), (560, 248),
-                            (612, 256), (652, 278), (672, 324)])  # fmt: skip
+    fringe = [(680, 322), (658, 266), (616, 244), (562, 236), (512, 238), (462, 236), (408, 244), (366, 266),
+              (344, 322), (352, 324), (372, 278), (412, 256), (464, 248), (512, 250), (560, 248), (612, 256),
+              (652, 278), (672, 324)]  # fmt: skip
+    edge = rounded_polygon(fringe)
     paint_curls(d, edge, 170, HAIR, radius=(2, 4.5), width=1.8, opacity=(0.35, 0.8))
     paint_rim(d, [(626, 138), (680, 190), (706, 262), (708, 330)], smooth(top + line), "#d9b58f", 5, 0.5)
 
@@ -121,7 +126,23 @@ def _beard(d: Drawing, face: str) -> None:
     patches = [[(478, 650), (512, 646), (546, 650), (534, 690), (512, 700), (490, 690)]]
     for patch in patches:
         d.path(smooth(patch), HAIR[0], blur=7, opacity=0.35, clip=face)
-    cheek = [rounded_polygon([(440, 640), (470, 668), (478, 690), (440, 670)]), rounded_polygon(mirrored([(440, 640), (470, 668), (478, 690), (440, 670)]))]
-    paint_short_hair(d, region, [hole], 2100, _beard_direction, HAIR, length=(6, 11), width=3.0, opacity=(0.35, 0.8), clip=trim)
-    paint_short_hair(d, region, [hole, *cheek], 420, _beard_direction, HAIR_LIT, length=(6, 11), width=2.2, opacity=(0.3, 0.6), clip=trim)
+    cheek = [
+        rounded_polygon([(440, 640), (470, 668), (478, 690), (440, 670)]),
+        rounded_polygon(mirrored([(440, 640), (470, 668), (478, 690), (440, 670)])),
+    ]
+    paint_short_hair(
+        d, region, [hole], 2100, _beard_direction, HAIR, length=(6, 11), width=3.0, opacity=(0.35, 0.8), clip=trim
+    )
+    paint_short_hair(
+        d,
+        region,
+        [hole, *cheek],
+        420,
+        _beard_direction,
+        HAIR_LIT,
+        length=(6, 11),
+        width=2.2,
+        opacity=(0.3, 0.6),
+        clip=trim,
+    )
     d.path(tapered([(380, 640), (420, 700), (480, 734)], (2, 22, 4)), "#7a5a44", blur=12, opacity=0.28, clip=face)
