@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import logging
+from typing import Any
+
+import numpy as np
+
 from engine.errors import GeneratorError
 from engine.generators.base import FrameWriter, GeneratorSpec, Progress
-from engine.generators.puppet.analyse import PortraitAnalysis, analyse_portrait
+from engine.generators.puppet.analyse import analyse_portrait
 from engine.generators.puppet.expression import Expression
 from engine.generators.puppet.geometry import FaceGeometry
 from engine.generators.puppet.motion import Motion
 from engine.generators.puppet.mouth_shapes import write_mouth
 from engine.generators.puppet.render import PuppetRenderer
+from engine.generators.puppet.template import FaceHandles
 from engine.generators.puppet.voice import LOOKAHEAD_SAMPLES, VoiceAnalyser
 from engine.media import AudioChunk, ChunkSpec, Notice, Portrait
 
+_log = logging.getLogger(__name__)
 _ANALYSE, _BUILD = "face", "puppet"
 
 
@@ -48,19 +56,17 @@ class PuppetGenerator:
     def prepare(self, portrait: Portrait, size: tuple[int, int], progress: Progress) -> list[Notice]:
         """Find the face and build the warps (about a second); see `Generator.prepare`."""
         progress.update(_ANALYSE, 0, 1)
-        analysis = _analysis_of(portrait)
+        geometry, person_mask, notices = _analysis_of(portrait)
         progress.update(_ANALYSE, 1, 1)
         width, height = _fitted(portrait, size)
         progress.update(_BUILD, 0, 1)
-        self._renderer = PuppetRenderer(
-            portrait.image, analysis.geometry, size=(width, height), person_mask=analysis.person_mask
-        )
-        self._is_mouth_open = analysis.geometry.is_mouth_open
+        self._renderer = PuppetRenderer(portrait.image, geometry, size=(width, height), person_mask=person_mask)
+        self._is_mouth_open = geometry.is_mouth_open
         chunk = ChunkSpec(fps=self._fps, frames=1, lookahead_samples=LOOKAHEAD_SAMPLES)
         self._spec = GeneratorSpec(name="puppet", width=width, height=height, chunk=chunk)
         self.reset()
         progress.update(_BUILD, 1, 1)
-        return [Notice(code=w.code, message=w.message, hint=w.hint) for w in analysis.warnings]
+        return notices
 
     def generate(self, chunk: AudioChunk, frames: FrameWriter) -> None:
         """Render the chunk's frames. Any number of frames per chunk is taken; the sound must reach the look-ahead."""
@@ -100,9 +106,36 @@ class PuppetGenerator:
         self._heard_until = chunk.first_sample + len(chunk.samples)
 
 
-def _analysis_of(portrait: Portrait) -> PortraitAnalysis:
-    """The stored face if the portrait brings one, else what is found."""
-    return analyse_portrait(portrait.image)
+def _analysis_of(portrait: Portrait) -> tuple[FaceGeometry, np.ndarray | None, list[Notice]]:
+    """Geometry, person mask (float32 0..1) and notices: what is stored with the portrait, else what is found.
+
+    Stored is JSON with either "geometry" (complete) or "handles" (placed by hand, to be fitted).
+    """
+    stored = _stored(portrait.annotations.get("puppet", ""))
+    mask = _mask_of(portrait)
+    if "geometry" in stored and mask is not None:
+        return FaceGeometry.from_dict(stored["geometry"]), mask, []
+    handles = FaceHandles.from_dict(stored["handles"]) if "handles" in stored else None
+    found = analyse_portrait(portrait.image, handles=handles)
+    notices = [Notice(code=w.code, message=w.message, hint=w.hint) for w in found.warnings]
+    if "geometry" in stored:
+        return FaceGeometry.from_dict(stored["geometry"]), found.person_mask, []
+    return found.geometry, found.person_mask if mask is None else mask, notices
+
+
+def _stored(text: str) -> dict[str, Any]:
+    try:
+        stored = json.loads(text) if text else {}
+    except ValueError:
+        _log.warning("the stored face of this portrait is damaged and is ignored")
+        return {}
+    return stored if isinstance(stored, dict) else {}
+
+
+def _mask_of(portrait: Portrait) -> np.ndarray | None:
+    """The person mask that the portrait brings, as its own file or as transparency."""
+    mask = portrait.alpha if portrait.person_mask is None else portrait.person_mask
+    return None if mask is None else mask.astype(np.float32) / 255.0
 
 
 def _fitted(portrait: Portrait, room: tuple[int, int]) -> tuple[int, int]:

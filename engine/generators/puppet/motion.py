@@ -13,6 +13,8 @@ import random
 from engine.generators.puppet.expression import Expression
 
 _FADE_IN_S = 1.2
+_SWAY = {"tx": 0.034, "ty": 0.014, "roll": 0.018, "yaw": 0.085, "pitch": 0.05, "zoom": 0.006}
+"""How far the head wanders, per value of `Expression`."""
 
 
 class Motion:
@@ -61,25 +63,24 @@ class Blinks:
         self._fps = fps
         self._frame = 0
         self._start = self._next_start()
-        self._was_speaking = False
         self._pause_frames = 1_000_000
 
     def advance(self, is_speaking: bool, looked_away: bool) -> float:
         """How far the lids are closed in the next frame, 0..1."""
+        self._pause_frames = 0 if is_speaking else self._pause_frames + 1
         since_s = (self._frame - self._start) / self._fps
         if since_s >= self.CLOSE_S + self.HOLD_S + self.OPEN_S:
             is_double = self._rng.random() < 0.06
             self._start = self._frame + (int(0.12 * self._fps) if is_double else self._next_start())
             since_s = -1.0
-        elif since_s < -0.2 and self._has_reason(is_speaking, looked_away):
+        elif since_s < -0.2 and self._has_reason(looked_away):
             self._start = self._frame + 1
             since_s = -1.0
         self._frame += 1
         return self.lid(since_s)
 
-    def _has_reason(self, is_speaking: bool, looked_away: bool) -> bool:
+    def _has_reason(self, looked_away: bool) -> bool:
         """A pause after speech or a wide glance brings the next blink forward, if the last one is some time ago."""
-        self._pause_frames = 0 if is_speaking else self._pause_frames + 1
         just_stopped = 1 <= self._pause_frames <= self._fps // 5 and self._rng.random() < 0.15
         glanced = looked_away and self._rng.random() < 0.35
         return (just_stopped or glanced) and self._frame - self._last_start > 1.4 * self._fps
@@ -136,15 +137,13 @@ class Gaze:
 class Sway:
     """Slow wandering of the head and breathing: two sines of unrelated periods in every direction."""
 
-    _AMPLITUDES = {"tx": 0.034, "ty": 0.014, "roll": 0.018, "yaw": 0.085, "pitch": 0.05, "zoom": 0.006}
-
     def __init__(self, rng: random.Random) -> None:
         self._waves = {
             name: [
                 (share * amplitude, 2 * math.pi * rng.uniform(low, high), rng.uniform(0.0, 2 * math.pi))
                 for share, low, high in ((0.62, 0.090, 0.125), (0.38, 0.135, 0.180))
             ]
-            for name, amplitude in self._AMPLITUDES.items()
+            for name, amplitude in _SWAY.items()
         }
         self._breath_phase = rng.uniform(0.0, 2 * math.pi)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def speech() -> Callable[[str], Speech]:
         samples, rate_hz = soundfile.read(SPEECH / f"{name}.flac", dtype="float32")
         assert rate_hz == RATE_HZ
         events = index[name]["phonemes"]
-        spans = [(a / 1000, b / 1000, n) for (a, n), (b, _) in zip(events, events[1:], strict=False) if b > a]
+        spans = [(a / 1000, b / 1000, n) for (a, n), (b, _) in pairwise(events) if b > a]
         return Speech(samples, spans)
 
     return read

@@ -10,7 +10,9 @@ from engine.generators.puppet.mouth_shapes import Mouth
 from engine.generators.puppet.voice import LOOKAHEAD_SAMPLES, VoiceAnalyser
 
 RATE_HZ, FRAME = 16_000, 640
-A, I, U = (750.0, 1250.0), (280.0, 2250.0), (310.0, 780.0)
+A = (750.0, 1250.0)
+VOWELS = {"a": A, "i": (280.0, 2250.0), "u": (310.0, 780.0)}
+"""First two formants, Hz."""
 
 
 def mouths_of(samples: np.ndarray, block: int = FRAME, fps: int = 25, **options: float) -> list[Mouth]:
@@ -88,7 +90,7 @@ def test_spanish_b_between_vowels_reads_as_closed(speech):
 def test_vowels_differ_in_width_and_opening(vowel):
     gap = np.zeros(RATE_HZ // 2, np.float32)
     seen = {}
-    for name, formants in (("a", A), ("i", I), ("u", U)):
+    for name, formants in VOWELS.items():
         mouths = mouths_of(np.concatenate([gap, vowel(*A, 0.3), gap, vowel(*formants, 0.5), gap]))
         middle = [m for m in mouths if 1.45 <= m.frame / 25 <= 1.7]
         seen[name] = np.mean([m.jaw for m in middle]), np.mean([m.width for m in middle])
