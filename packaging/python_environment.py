@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -12,7 +11,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import system_libraries
 from setup_report import SetupError, last_lines, run_quietly, say
 
 TORCH = "torch==2.13.0"
@@ -22,7 +20,8 @@ _STAMP_NAME = "standin-setup.json"
 _LOG_NAME = "standin-setup.log"
 _NO_NETWORK = re.compile(
     r"name resolution|getaddrinfo failed|NewConnectionError|Failed to establish a new connection|"
-    r"Network is unreachable|nodename nor servname|ConnectTimeout|ProxyError|SSLError|Max retries exceeded"
+    r"Network is unreachable|from versions: none|nodename nor servname|"
+    r"ConnectTimeout|ProxyError|SSLError|Max retries exceeded"
 )
 
 
@@ -33,7 +32,7 @@ def ensure(root: Path, *, for_tests: bool) -> Path:
     extras = {"gui", "test"} if for_tests else {"gui"}
     project = _project_key(root)
     done = _read_stamp(folder)
-    if done.get("project") == project and extras <= set(done["extras"]) and _is_whole(python):
+    if done.get("project") == project and extras <= set(done["extras"]) and is_whole(python):
         return python
     _make_or_mend(folder)
     extras |= set(done.get("extras", ()))
@@ -74,7 +73,7 @@ def _write_stamp(folder: Path, stamp: dict) -> None:
     os.replace(temporary, folder / _STAMP_NAME)
 
 
-def _is_whole(python: Path) -> bool:
+def is_whole(python: Path) -> bool:
     """Whether the environment starts, has pip, and is of a Python that Standin supports.
 
     A system upgrade can pull the interpreter away from under it, an interrupted set-up can leave it without pip.
@@ -91,10 +90,8 @@ def _is_whole(python: Path) -> bool:
 
 
 def _make_or_mend(folder: Path) -> None:
-    if _is_whole(venv_python(folder)):
+    if is_whole(venv_python(folder)):
         return
-    if importlib.util.find_spec("ensurepip") is None or importlib.util.find_spec("venv") is None:
-        system_libraries.ensure_venv_module()
     is_broken = folder.exists()
     say(f"{'mending' if is_broken else 'making'} the environment {folder}")
     try:

@@ -56,7 +56,8 @@ def set_up(*, for_tests: bool, for_window: bool) -> Path:
 
     System libraries come first: nothing is downloaded for a machine on which it could not run.
     """
-    system_libraries.ensure(for_tests=for_tests, for_window=for_window)
+    is_new = not python_environment.is_whole(python_environment.venv_python(ROOT / ".venv"))
+    system_libraries.ensure(for_tests=for_tests, for_window=for_window, for_new_environment=is_new)
     python = python_environment.ensure(ROOT, for_tests=for_tests)
     face_models.ensure(python)
     return python

@@ -26,26 +26,23 @@ def run_quietly(command: Sequence[str], *, log: Path | None = None, env: Mapping
 
     Raises `subprocess.CalledProcessError` with that output when it fails, and OSError when it cannot be started.
     """
-    process = subprocess.Popen(
-        list(command),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        env=dict(env) if env is not None else None,
-    )
     lines = []
     try:
-        for line in process.stdout or ():
-            lines.append(line)
-            _show_newest(line)
-        status = process.wait()
-    except BaseException:
-        # Ctrl-C reached the child too: let it put away what it was writing before we go.
-        process.wait()
-        raise
+        with subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env=dict(env) if env is not None else None,
+        ) as process:
+            # On Ctrl-C, which reaches the child too, leaving the block waits for it to put its things away.
+            for line in process.stdout or ():
+                lines.append(line)
+                _show_newest(line)
+            status = process.wait()
     finally:
         _show_newest("")
         if log is not None:

@@ -6,6 +6,7 @@ They are looked for by loading them, not by asking a package manager: what count
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -125,9 +126,10 @@ TESTS_ANYWHERE = (
     _program("sox", "sox", "sox", "sox", "sox", "sox"),
 )
 
+# Debian keeps it in a package of its own.
 VENV = Need(
     name="the venv module of Python",
-    is_there=lambda: False,
+    is_there=lambda: all(importlib.util.find_spec(name) for name in ("venv", "ensurepip")),
     packages={
         "apt": f"python{sys.version_info.major}.{sys.version_info.minor}-venv", "dnf": "python3-pip",
         "pacman": "python", "zypper": "python3-pip", "brew": "python@3.12",
@@ -135,20 +137,18 @@ VENV = Need(
 )  # fmt: skip
 
 
-def ensure(*, for_tests: bool, for_window: bool) -> None:
+def ensure(*, for_tests: bool, for_window: bool, for_new_environment: bool) -> None:
     """Return when everything is there; install it as root on Debian and Ubuntu, else raise `SetupError`."""
     needs = _needs(for_tests=for_tests, for_window=for_window)
+    if for_new_environment:
+        needs = (VENV, *needs)
     missing = [need for need in needs if not need.is_there()]
     if missing:
         _install_or_name(missing)
+        importlib.invalidate_caches()
         still_missing = [need.name for need in missing if not need.is_there()]
         if still_missing:
             raise SetupError(f"Still missing after installing: {', '.join(still_missing)}.")
-
-
-def ensure_venv_module() -> None:
-    """Debian keeps Python's venv in a package of its own."""
-    _install_or_name([VENV])
 
 
 def _needs(*, for_tests: bool, for_window: bool) -> tuple[Need, ...]:
