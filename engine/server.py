@@ -1,0 +1,263 @@
+"""The control loop of the engine process: commands in on standard input, events out on standard output."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import BinaryIO
+
+from engine.audio.devices import list_audio_devices
+from engine.errors import ProtocolError, StandinError, UsageError
+from engine.generators.factory import describe_portrait, generator_names, handles_text
+from engine.portrait.annotations import store_annotation
+from engine.portrait.load import load_portrait
+from engine.protocol.codec import decode_command, encode, reason_of
+from engine.protocol.messages import (
+    PROTOCOL_VERSION,
+    AnalysePortrait,
+    AnyCommand,
+    DevicesListed,
+    Event,
+    Goodbye,
+    Hello,
+    ListDevices,
+    Noticed,
+    Ping,
+    PortraitAnalysed,
+    Reason,
+    Reply,
+    SetCamera,
+    SetCanvas,
+    SetMuted,
+    SetPortrait,
+    SetSource,
+    SetVoiceOut,
+    Shutdown,
+    Start,
+    StartRecording,
+    Stop,
+    StopRecording,
+    StoreHandles,
+    TakeSnapshot,
+)
+from engine.settings import MicrophoneSource, VoiceOutSettings
+from engine.stream.broadcast import Broadcast
+
+logger = logging.getLogger(__name__)
+
+_LEAVE_WITHIN_S = 2.0
+_OUR_OWN = -1
+"""Id of commands that the server gives itself; nobody waits for a reply."""
+
+_QUICK = (Ping, SetMuted, Shutdown)
+
+
+class Server:
+    """Reads commands until the end of input, executes them in order on a thread of their own (muting and shutting
+    down at once), and answers each with exactly one reply. `serve` returns the process's exit status."""
+
+    def __init__(self, commands: BinaryIO, events: BinaryIO) -> None:
+        self._input = commands
+        self._output = events
+        self._write_lock = threading.Lock()
+        self._broadcast: Broadcast | None = None
+        self._work: queue.Queue[AnyCommand | None] = queue.Queue()
+        self._is_leaving = threading.Event()
+        self._handlers: dict[type, Callable] = {
+            Start: self._start,
+            Stop: lambda c: self._stop(),
+            SetPortrait: lambda c: self._live().set_portrait(c.portrait),
+            SetSource: lambda c: self._live().set_source(c.source),
+            SetCamera: lambda c: self._live().set_camera(c.camera),
+            SetVoiceOut: lambda c: self._live().set_voice_out(c.voice_out),
+            SetCanvas: lambda c: self._live().set_canvas(c.canvas),
+            SetMuted: lambda c: self._live().set_muted(c.is_muted),
+            StartRecording: lambda c: self._live().start_recording(c.path, may_replace=c.may_replace),
+            StopRecording: lambda c: self._live().stop_recording(),
+            TakeSnapshot: lambda c: self._live().take_snapshot(c.path),
+            ListDevices: lambda c: self.emit(list_devices()),
+            AnalysePortrait: self._analyse,
+            StoreHandles: self._store_handles,
+            Ping: lambda c: None,
+            Shutdown: lambda c: self._leave(),
+        }
+
+    def serve(self) -> int:
+        """Until end of input or `Shutdown`; everything is given back within two seconds then, or the process ends
+        without it (the system takes back devices and shared memory of a process that is gone)."""
+        self.emit(
+            Hello(
+                protocol_version=PROTOCOL_VERSION,
+                engine_version=_version(),
+                pid=os.getpid(),
+                generators=list(generator_names()),
+            )
+        )
+        worker = threading.Thread(target=self._execute_all, name="commands", daemon=True)
+        worker.start()
+        watcher = threading.Thread(target=self._watch_end, name="end-of-file", daemon=True)
+        watcher.start()
+        for line in self._input:
+            self._take(line)
+            if self._is_leaving.is_set():
+                break
+        self._leave()
+        worker.join(_LEAVE_WITHIN_S)
+        self.emit(Goodbye(reason=Reason(code="engine.ended", message="The engine has ended.")))
+        return 0
+
+    def emit(self, event: Event) -> None:
+        """Write one event; a reader that is gone is no error, the end of input follows."""
+        with self._write_lock, contextlib.suppress(BrokenPipeError, ValueError):
+            self._output.write(encode(event))
+            self._output.flush()
+
+    def _take(self, line: bytes) -> None:
+        if not line.strip():
+            return
+        try:
+            command = decode_command(line)
+        except (ProtocolError, UsageError) as error:
+            logger.warning("refused: %s", error)
+            number = _id_in(line)
+            if number is None:
+                self.emit(Noticed(reason=reason_of(error), is_error=True))
+            else:
+                self.emit(Reply(id=number, error=reason_of(error)))
+            return
+        if isinstance(command, Stop) and self._broadcast is not None:
+            self._broadcast.cancel()
+        if isinstance(command, _QUICK):
+            self._execute(command)
+        else:
+            self._work.put(command)
+
+    def _execute_all(self) -> None:
+        while (command := self._work.get()) is not None:
+            self._execute(command)
+        self._stop()
+
+    def _execute(self, command: AnyCommand) -> None:
+        error = None
+        try:
+            self._handlers[type(command)](command)
+        except StandinError as caught:
+            error = reason_of(caught)
+        except Exception as caught:  # the edge of the process: told, logged, and the loop goes on
+            logger.exception("the command %s failed", type(command).__name__)
+            error = Reason(code="internal", message=f"That failed because of an internal error: {caught}.")
+        if command.id != _OUR_OWN:
+            self.emit(Reply(id=command.id, error=error))
+
+    def _live(self) -> Broadcast:
+        if self._broadcast is None:
+            raise UsageError("No session is running.", code="session.none", hint="Start one first.")
+        return self._broadcast
+
+    def _start(self, command: Start) -> None:
+        if self._broadcast is not None:
+            raise UsageError("A session is running already.", code="session.running", hint="Stop it first.")
+        broadcast = self._broadcast = Broadcast(command.settings, self.emit)
+        try:
+            broadcast.start()
+        except BaseException:
+            self._broadcast = None
+            raise
+        ended = threading.Thread(target=self._stop_at_end, args=(broadcast,), name="end", daemon=True)
+        ended.start()
+
+    def _stop_at_end(self, broadcast: Broadcast) -> None:
+        """A file that has been spoken ends its session."""
+        broadcast.has_ended.wait()
+        if self._broadcast is broadcast:
+            self._work.put(Stop(id=_OUR_OWN))
+
+    def _stop(self) -> None:
+        broadcast, self._broadcast = self._broadcast, None
+        if broadcast is not None:
+            broadcast.stop()
+            broadcast.has_ended.set()
+
+    def _analyse(self, command: AnalysePortrait) -> None:
+        portrait = load_portrait(command.portrait)
+        found = describe_portrait(portrait)
+        advice = [*portrait.notices, *found.advice]
+        self.emit(
+            PortraitAnalysed(
+                portrait=command.portrait,
+                width=portrait.image.shape[1],
+                height=portrait.image.shape[0],
+                has_face=found.has_face,
+                handles=found.handles,
+                advice=[Reason(code=n.code, message=n.message, hint=n.hint) for n in advice],
+            )
+        )
+
+    def _store_handles(self, command: StoreHandles) -> None:
+        portrait = load_portrait(command.portrait)
+        name, text = handles_text(portrait, command.handles)
+        store_annotation(portrait.digest, name, text)
+
+    def _leave(self) -> None:
+        if not self._is_leaving.is_set():
+            self._is_leaving.set()
+            if self._broadcast is not None:
+                self._broadcast.cancel()
+            self._work.put(None)
+
+    def _watch_end(self) -> None:
+        """Whatever hangs, the process is gone two seconds after the window."""
+        self._is_leaving.wait()
+        threading.Event().wait(_LEAVE_WITHIN_S)
+        logger.error("giving everything back took longer than %g s: leaving without", _LEAVE_WITHIN_S)
+        os._exit(1)
+
+
+def list_devices() -> DevicesListed:
+    """Everything that sound and picture can come from and go to, with reasons where there is nothing."""
+    from engine.sinks.virtual_camera import list_cameras
+
+    microphones, outputs, audio_reason = [], [], None
+    try:
+        microphones, outputs = list_audio_devices()
+    except StandinError as error:
+        audio_reason = reason_of(error)
+    cameras, cameras_reason = list_cameras()
+    return DevicesListed(
+        microphones=microphones,
+        voice_outs=outputs,
+        cameras=cameras,
+        cameras_reason=cameras_reason,
+        audio_reason=audio_reason,
+    )
+
+
+def serve_on_stdio() -> int:
+    """`standin serve`: standard output belongs to the protocol alone; a stray print lands on standard error."""
+    events = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    sys.stdout = sys.stderr
+    return Server(sys.stdin.buffer, events).serve()
+
+
+def _id_in(line: bytes) -> int | None:
+    """The id of a command that could not be decoded, so that its sender is not left waiting."""
+    try:
+        number = json.loads(line).get("id")
+    except (ValueError, AttributeError):
+        return None
+    return number if isinstance(number, int) else None
+
+
+def _version() -> str:
+    try:
+        return version("standin")
+    except PackageNotFoundError:
+        return "0"

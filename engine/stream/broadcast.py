@@ -1,0 +1,461 @@
+"""One live run: builds the graph of source, generator, pacer and sinks, and owns its threads from start to stop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from engine.clock import Clock, SystemClock
+from engine.errors import Cancelled, StandinError, UsageError
+from engine.generators.base import Progress
+from engine.media import CanvasFormat
+from engine.protocol.codec import reason_of
+from engine.protocol.messages import (
+    CameraChanged,
+    Event,
+    Noticed,
+    PreviewOpened,
+    Progressed,
+    Reason,
+    RecordingChanged,
+    SessionState,
+    StateChanged,
+    Stats,
+)
+from engine.settings import (
+    CameraSettings,
+    CanvasSettings,
+    MicrophoneSource,
+    SessionSettings,
+    SilentSource,
+    Source,
+    VoiceOutSettings,
+)
+from engine.sinks.base import PresentedFrame, VideoSink
+from engine.sinks.mailbox import Mailbox
+from engine.sinks.recorder import Recorder
+from engine.sinks.snapshot import write_snapshot
+from engine.stream.graph import Graph
+from engine.stream.scene import prepare_scene
+from engine.stream.sources import open_source
+
+logger = logging.getLogger(__name__)
+
+_STATS_EVERY_S = 0.25
+_AUDIO_EVERY_S = 0.010
+_OPEN_TIMEOUT_S = 10.0
+_RECORDER_SLOTS = 25
+_REPAIR_AFTER_S = (0.5, 2.0, 5.0, 15.0, 60.0)
+
+Emit = Callable[[Event], None]
+
+
+class Broadcast:
+    """A session from `start` to `stop`. All public methods are called from one thread (the one that executes
+    commands), except `set_muted`, `cancel` and `has_ended`, which any thread may call; they raise `StandinError`s,
+    and what was running before goes on. Events are emitted from several threads, one at a time.
+    """
+
+    def __init__(self, settings: SessionSettings, emit: Emit, *, clock: Clock | None = None) -> None:
+        self._settings = settings
+        self._emit_now = emit
+        self._emit_lock = threading.Lock()
+        self._clock = clock or SystemClock()
+        self._state = SessionState.IDLE
+        self._graph: Graph | None = None
+        self._boxes: dict[str, Mailbox] = {}
+        self._threads: list[threading.Thread] = []
+        self._stopping = threading.Event()
+        self._cancelled = threading.Event()
+        self._ended = threading.Event()
+        self._audio_lock = threading.Lock()
+        self._voice = None
+        self._repairs = 0
+        self._wanted_snapshot: threading.Event | None = None
+        self._snapshot = None
+
+    # ------------------------------------------------------------------------------------------ whole session
+
+    @property
+    def state(self) -> SessionState:
+        """Where the session stands."""
+        return self._state
+
+    @property
+    def has_ended(self) -> threading.Event:
+        """Set once a file has been spoken to its end and shown."""
+        return self._ended
+
+    def start(self) -> None:
+        """Prepare everything, then go live. Raises the first error after giving everything back."""
+        settings = self._settings
+        self._enter(SessionState.PREPARING, "session.preparing", "Preparing the portrait.")
+        try:
+            scene, notices = prepare_scene(settings, self._progress())
+            for notice in notices:
+                self._emit(Noticed(reason=Reason(code=notice.code, message=notice.message, hint=notice.hint)))
+            source = open_source(settings.source)
+            self._graph = Graph(scene, settings, self._clock, present=self._present, on_failure=self._on_failure)
+            self._graph.listener.is_muted = settings.is_muted
+            if settings.has_preview:
+                self._open_preview()
+            if settings.recording:
+                self.start_recording(settings.recording)
+            if settings.camera is not None:
+                self.set_camera(settings.camera)
+            if settings.voice_out is not None:
+                self.set_voice_out(settings.voice_out)
+            source.start(self._clock)
+            self._graph.go_live(source)
+        except BaseException as error:
+            self._give_back()
+            reason = reason_of(error) if isinstance(error, StandinError) else Reason(code="error", message=str(error))
+            self._enter_with(SessionState.IDLE, reason)
+            raise
+        for name, loop in (("audio", self._hear), ("generator", self._generate), ("pacer", self._pace)):
+            self._start_thread(name, loop)
+        self._start_thread("stats", self._watch)
+        self._enter(SessionState.LIVE, "session.live", "The picture is live.")
+
+    def cancel(self) -> None:
+        """Make a running `start` or change end with `Cancelled` soon."""
+        self._cancelled.set()
+
+    def stop(self, reason: Reason | None = None) -> None:
+        """End the session: devices given back, files complete. Safe to call twice."""
+        if self._state is SessionState.IDLE:
+            return
+        self._enter(SessionState.STOPPING, "session.stopping", "Stopping.")
+        self._give_back()
+        self._enter_with(SessionState.IDLE, reason or Reason(code="session.stopped", message="The session has ended."))
+
+    def _give_back(self) -> None:
+        """Stages in order: no more work, no more sound, sinks complete, memory freed."""
+        self._cancelled.set()
+        self._stopping.set()
+        if self._graph is not None:
+            self._graph.timeline.wake()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(5.0)
+        self._threads.clear()
+        if self._voice is not None:
+            self._voice.stop()
+            self._voice = None
+        if self._graph is not None and self._graph.listener.source is not None:
+            self._graph.listener.source.stop()
+        for name in list(self._boxes):
+            self._close_box(name)
+        if self._graph is not None:
+            self._graph.runner.close()
+            self._graph = None
+
+    # ------------------------------------------------------------------------------------------- live changes
+
+    def set_portrait(self, portrait: str) -> None:
+        """Prepare another portrait beside the running one and let it take over between two frames."""
+        self._change_scene(msgspec.structs.replace(self._settings, portrait=portrait))
+
+    def set_canvas(self, canvas: CanvasSettings) -> None:
+        """Change fill, colour or mirroring. Raises `UsageError` for another size, which ends the session instead."""
+        now = self._settings.canvas
+        if (canvas.width, canvas.height) != (now.width, now.height):
+            raise UsageError(
+                "The size of the picture cannot change while it is live.", hint="Stop, change it, and start again."
+            )
+        self._change_scene(msgspec.structs.replace(self._settings, canvas=canvas))
+
+    def set_source(self, source: Source) -> None:
+        """Listen to another microphone or file; the present one goes on if that cannot be opened."""
+        graph = self._running()
+        fresh = open_source(source)
+        fresh.start(self._clock)
+        with self._audio_lock:
+            old = graph.listener.source
+            graph.listener.take_from(fresh)
+        if old is not None:
+            old.stop()
+        self._settings = msgspec.structs.replace(self._settings, source=source)
+
+    def set_muted(self, is_muted: bool) -> None:
+        """Mute at once, at both ends: what is still in the pipe is neither shown nor heard."""
+        graph = self._running()
+        with self._audio_lock:
+            graph.listener.is_muted = is_muted
+            if is_muted:
+                graph.silence_unpresented()
+                if self._voice is not None:
+                    self._voice.line.clear()
+
+    def set_camera(self, camera: CameraSettings | None) -> None:
+        """Open the virtual camera, another one, or close it; the picture goes on."""
+        self._running()
+        self._close_box("camera")
+        if camera is None:
+            return
+        from engine.sinks.virtual_camera import open_camera
+
+        sink = open_camera(camera)
+        self._open_box("camera", sink)
+        changed = CameraChanged(is_open=True, label=sink.label, device=sink.device, backend=sink.backend)
+        self._emit(changed)
+
+    def set_voice_out(self, settings: VoiceOutSettings | None) -> None:
+        """Play the delayed voice on an output, another one, or nowhere."""
+        from engine.audio.voice_out import VoiceOut
+
+        graph = self._running()
+        voice = None
+        if settings is not None:
+            voice = VoiceOut(settings.name, settings.host_api)
+            voice.start()
+        with self._audio_lock:
+            old, self._voice = self._voice, voice
+            graph.listener.voice = voice.line.write if voice is not None else None
+        if old is not None:
+            old.stop()
+
+    def start_recording(self, path: str, *, may_replace: bool = False) -> None:
+        """Record picture and sound from now on."""
+        graph = self._running()
+        if "recorder" in self._boxes:
+            raise UsageError("A recording is under way already.", hint="Stop it first.")
+        recorder = Recorder(path, may_replace=may_replace)
+        self._open_box("recorder", recorder, slots=_RECORDER_SLOTS)
+        with self._audio_lock:
+            graph.listener.recorder = recorder
+        self._emit(RecordingChanged(is_recording=True, path=str(recorder.path)))
+
+    def stop_recording(self) -> None:
+        """Complete the recording."""
+        if "recorder" not in self._boxes:
+            raise UsageError("Nothing is being recorded.")
+        self._close_box("recorder")
+
+    def take_snapshot(self, path: str) -> Path:
+        """Write the picture that is shown next as PNG."""
+        self._running()
+        wanted = threading.Event()
+        self._wanted_snapshot = wanted
+        if not wanted.wait(2.0) or self._snapshot is None:
+            raise UsageError("There is no picture to keep yet.", hint="Try again in a moment.")
+        image, self._snapshot = self._snapshot, None
+        return write_snapshot(image, path)
+
+    def _change_scene(self, settings: SessionSettings) -> None:
+        graph = self._running()
+        scene, notices = prepare_scene(settings, self._progress())
+        try:
+            graph.runner.swap(scene)
+        except StandinError:
+            scene.generator.close()
+            raise
+        self._settings = settings
+        for notice in notices:
+            self._emit(Noticed(reason=Reason(code=notice.code, message=notice.message, hint=notice.hint)))
+
+    def _running(self) -> Graph:
+        if self._graph is None:
+            raise UsageError("No session is running.", hint="Start one first.")
+        return self._graph
+
+    # -------------------------------------------------------------------------------------------------- sinks
+
+    def _open_preview(self) -> None:
+        from engine.sinks.preview import PreviewSink
+
+        sink = PreviewSink()
+        self._open_box("preview", sink)
+        canvas = self._settings.canvas
+        self._emit(PreviewOpened(memory_name=sink.memory_name, width=canvas.width, height=canvas.height))
+
+    def _open_box(self, name: str, sink: VideoSink, slots: int = 1) -> None:
+        canvas = self._settings.canvas
+        form = CanvasFormat(width=canvas.width, height=canvas.height, fps=self._settings.fps)
+        box = Mailbox(sink, form, slots=slots, on_error=lambda error: self._on_sink_error(name, error))
+        try:
+            box.wait_opened(_OPEN_TIMEOUT_S)
+        except StandinError:
+            box.close()
+            raise
+        self._boxes = {**self._boxes, name: box}
+
+    def _close_box(self, name: str) -> None:
+        box = self._boxes.get(name)
+        if box is None:
+            return
+        self._boxes = {key: value for key, value in self._boxes.items() if key != name}
+        if name == "recorder" and self._graph is not None:
+            with self._audio_lock:
+                self._graph.listener.recorder = None
+        box.close()
+        reason = reason_of(box.error) if box.error is not None else None
+        if name == "camera":
+            self._emit(CameraChanged(is_open=False))
+        elif name == "recorder":
+            self._emit(RecordingChanged(is_recording=False, path=str(box.sink.path), reason=reason))
+
+    def _on_sink_error(self, name: str, error: StandinError) -> None:
+        """From the sink's own thread: tell, and let the stats thread take it away."""
+        if name in self._boxes:
+            self._emit(Noticed(reason=reason_of(error), is_error=True))
+
+    # ------------------------------------------------------------------------------------------------ threads
+
+    def _start_thread(self, name: str, loop: Callable[[], None]) -> None:
+        thread = threading.Thread(target=self._guarded, args=(name, loop), name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _guarded(self, name: str, loop: Callable[[], None]) -> None:
+        try:
+            loop()
+        except Exception as error:  # the edge of a thread: a session without one of them is over
+            logger.exception("the %s thread failed", name)
+            message = f"The session ended because of an internal error in its {name} part: {error}."
+            self._emit(Noticed(reason=Reason(code="session.internal", message=message), is_error=True))
+            self._ended.set()
+
+    def _hear(self) -> None:
+        graph = self._running()
+        deadline_s = self._clock.now()
+        while not self._stopping.is_set():
+            with self._audio_lock:
+                graph.listener.step()
+                if self._voice is not None:
+                    graph.steer(self._voice.line)
+            deadline_s = max(deadline_s + _AUDIO_EVERY_S, self._clock.now())
+            self._clock.wait_until(deadline_s, self._stopping)
+
+    def _generate(self) -> None:
+        runner = self._running().runner
+        while not self._stopping.is_set():
+            if not runner.step():
+                runner.wait(0.1)
+
+    def _pace(self) -> None:
+        pacer = self._running().pacer
+        deadline_s = self._clock.now()
+        while not self._clock.wait_until(deadline_s, self._stopping):
+            deadline_s = pacer.tick(self._clock.now())
+
+    def _watch(self) -> None:
+        deadline_s = self._clock.now() + _STATS_EVERY_S
+        while not self._clock.wait_until(deadline_s, self._stopping):
+            deadline_s = self._clock.now() + _STATS_EVERY_S
+            graph = self._running()
+            self._emit(self.stats())
+            self._drop_failed_boxes()
+            self._follow_source(graph)
+            if self._state is not SessionState.FALLBACK:
+                is_late = graph.pacer.held_in_a_row > self._settings.fps // 2
+                if is_late and self._state is SessionState.LIVE:
+                    self._enter(
+                        SessionState.HOLDING,
+                        "session.holding",
+                        "The generator is late, so the last picture is held.",
+                        "Choose a smaller size or another generator.",
+                    )
+                elif not is_late and self._state is SessionState.HOLDING:
+                    self._enter(SessionState.LIVE, "session.live", "The picture moves again.")
+
+    def stats(self) -> Stats:
+        """The counters now."""
+        graph = self._running()
+        voice = self._voice.line if self._voice is not None else None
+        sinks = {name: box.stats() for name, box in self._boxes.items()}
+        return msgspec.structs.replace(graph.stats(voice), sinks=sinks)
+
+    def _drop_failed_boxes(self) -> None:
+        for name, box in list(self._boxes.items()):
+            if box.error is not None:
+                self._close_box(name)
+
+    def _follow_source(self, graph: Graph) -> None:
+        source = graph.listener.source
+        if source is None or not source.has_ended:
+            return
+        if isinstance(self._settings.source, MicrophoneSource):
+            self._emit(
+                Noticed(
+                    reason=Reason(
+                        code="microphone.lost",
+                        message=f'The microphone "{source.label}" is gone, so the portrait is silent.',
+                        hint="Connect it again and choose it, or choose another one.",
+                    ),
+                    is_error=True,
+                )
+            )
+            self.set_source(SilentSource())
+        elif graph.is_shown(graph.timeline.end):
+            self._ended.set()
+
+    def _present(self, frame: PresentedFrame) -> None:
+        for box in self._boxes.values():
+            box.put(frame)
+        wanted = self._wanted_snapshot
+        if wanted is not None:
+            self._wanted_snapshot = None
+            self._snapshot = frame.image.copy()
+            wanted.set()
+
+    # ------------------------------------------------------------------------------------------------ failure
+
+    def _on_failure(self, error: StandinError) -> None:
+        """The generator failed: hold its last picture and prepare a fresh one beside it, with growing patience."""
+        wait_s = _REPAIR_AFTER_S[min(self._repairs, len(_REPAIR_AFTER_S) - 1)]
+        self._repairs += 1
+        self._emit(Noticed(reason=reason_of(error), is_error=True))
+        self._enter(
+            SessionState.FALLBACK,
+            "session.fallback",
+            "The generator failed and is being started again.",
+            "Please wait.",
+        )
+        thread = threading.Thread(target=self._guarded, args=("repair", lambda: self._repair(wait_s)), daemon=True)
+        thread.start()
+
+    def _repair(self, wait_s: float) -> None:
+        if self._stopping.wait(wait_s):
+            return
+        try:
+            self._change_scene(self._settings)
+        except StandinError as error:
+            if not self._stopping.is_set():
+                self._on_failure(error)
+            return
+        self._enter(SessionState.LIVE, "session.live", "The generator runs again.")
+
+    # ----------------------------------------------------------------------------------------------- telling
+
+    def _progress(self) -> Progress:
+        return _EmittedProgress(self._emit, self._cancelled)
+
+    def _enter(self, state: SessionState, code: str, message: str, hint: str = "") -> None:
+        self._enter_with(state, Reason(code=code, message=message, hint=hint))
+
+    def _enter_with(self, state: SessionState, reason: Reason) -> None:
+        self._state = state
+        logger.info("session %s: %s", state.value, reason.message)
+        self._emit(StateChanged(state=state, reason=reason))
+
+    def _emit(self, event: Event) -> None:
+        with self._emit_lock:
+            self._emit_now(event)
+
+
+class _EmittedProgress:
+    """Progress as events, ended by `cancel`."""
+
+    def __init__(self, emit: Emit, cancelled: threading.Event) -> None:
+        self._emit = emit
+        self._cancelled = cancelled
+
+    def update(self, stage: str, done: float, total: float, unit: str = "") -> None:
+        if self._cancelled.is_set():
+            raise Cancelled("Stopped before it was ready.")
+        self._emit(Progressed(stage=stage, done=done, total=total, unit=unit))

@@ -1,0 +1,121 @@
+"""The parts of a live session and how they are connected, without a thread of its own.
+
+Tests step through it with a `ManualClock`; `Broadcast` gives each step its thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from engine.audio.sources import AudioSource
+from engine.audio.voice_out import DelayLine
+from engine.clock import Clock
+from engine.errors import StandinError
+from engine.media import SAMPLE_RATE_HZ, first_sample_of
+from engine.protocol.messages import Stats
+from engine.settings import SessionSettings
+from engine.sinks.base import PresentedFrame
+from engine.stream.frame_queue import FrameQueue
+from engine.stream.listener import CAPTURE_S, Listener
+from engine.stream.pacer import Pacer
+from engine.stream.runner import GeneratorRunner, Scene, needed_delay_s
+from engine.stream.sample_clock import SampleClock
+from engine.stream.timeline import Timeline
+
+_SPEECH_DBFS = -50.0
+
+
+class Graph:
+    """Built for one prepared scene; `go_live` starts its clock. `listener.step`, `runner.step` and `pacer.tick`
+    are then called by one thread each."""
+
+    def __init__(
+        self,
+        scene: Scene,
+        settings: SessionSettings,
+        clock: Clock,
+        *,
+        present: Callable[[PresentedFrame], None],
+        on_failure: Callable[[StandinError], None],
+    ) -> None:
+        spec = scene.generator.spec.chunk
+        self._clock = clock
+        self._fps = settings.fps
+        self.delay_s = needed_delay_s(spec.frames, spec.fps, spec.lookahead_samples, scene.generate_s, CAPTURE_S)
+        self.sample_clock = SampleClock(clock.now())
+        self.timeline = Timeline(kept_s=max(4.0, 3 * self.delay_s))
+        self.queue = FrameQueue(slots=max(4, 2 * spec.frames))
+        self.listener = Listener(self.timeline, self.sample_clock, clock)
+        self.runner = GeneratorRunner(
+            scene, self.timeline, self.queue, self.sample_clock, clock, delay_s=self.delay_s, on_failure=on_failure
+        )
+        self.pacer = Pacer(
+            self.queue,
+            self.sample_clock,
+            fps=settings.fps,
+            delay_s=self.delay_s,
+            compose=_compose,
+            present=present,
+        )
+        self._live_s = clock.now()
+        self._counted = (clock.now(), 0)
+        self._shown_fps = 0.0
+        self._voice_offset_s: float | None = None
+
+    def go_live(self, source: AudioSource) -> None:
+        """Sample 0 is now; `source` has just been started."""
+        self._live_s = self._clock.now()
+        self._counted = (self._live_s, 0)
+        self.sample_clock.begin(self._live_s)
+        self.listener.take_from(source)
+
+    def steer(self, voice: DelayLine) -> None:
+        """Keep the voice with the picture; called by the audio thread after each step."""
+        self._voice_offset_s = voice.steer(self.delay_s, self.sample_clock.time_of(0))
+
+    def silence_unpresented(self) -> None:
+        """What has been said but not shown yet is not shown."""
+        self.listener.silence_from(max(0, self.sample_clock.sample_at(self._clock.now() - self.delay_s)))
+
+    def is_shown(self, sample: int) -> bool:
+        """Whether `sample` has been presented."""
+        return self._clock.now() > self.sample_clock.time_of(sample) + self.delay_s + 1 / self._fps
+
+    def stats(self, voice: DelayLine | None) -> Stats:
+        """A snapshot of all counters; called by one thread, a few times a second."""
+        now_s = self._clock.now()
+        pacer, runner, meter = self.pacer, self.runner, self.listener.meter
+        since_s, presented = self._counted
+        if now_s - since_s >= 1.0:
+            self._shown_fps = (pacer.presented - presented) / (now_s - since_s)
+            self._counted = (now_s, pacer.presented)
+        source = self.listener.source
+        ahead = self.timeline.end - first_sample_of(runner.next_frame, self._fps)
+        offset = self._voice_offset_s if voice is not None else None
+        return Stats(
+            time_s=round(now_s - self._live_s, 3),
+            fps=round(self._shown_fps, 2),
+            ticks=pacer.ticks,
+            presented=pacer.presented,
+            held=pacer.held,
+            dropped=pacer.dropped + self.queue.dropped,
+            late=pacer.late,
+            skipped_samples=runner.skipped_samples,
+            overflows=source.overflows if source is not None else 0,
+            delay_ms=round(1000 * self.delay_s, 1),
+            latency_ms=round(1000 * pacer.latency_s(), 1),
+            generate_ms=round(1000 * runner.generate_s, 2),
+            av_offset_ms=None if offset is None else round(1000 * offset, 1),
+            level_dbfs=round(meter.rms_dbfs, 1),
+            peak_dbfs=round(meter.peak_dbfs, 1),
+            is_speaking=meter.rms_dbfs > _SPEECH_DBFS,
+            audio_queue_ms=round(max(0, ahead) * 1000 / SAMPLE_RATE_HZ, 1),
+            frame_queue_ms=round(len(self.queue) * 1000 / self._fps, 1),
+            voice_queue_ms=round(1000 * voice.queue_s, 1) if voice is not None else 0.0,
+        )
+
+
+def _compose(image: np.ndarray, canvas) -> np.ndarray:
+    return canvas.compose(image)

@@ -1,0 +1,126 @@
+"""Takes sound from the source to everything that needs it: timeline, meter, voice out, recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import soxr
+
+from engine.audio.level import LevelMeter
+from engine.audio.sources import AudioSource
+from engine.clock import Clock
+from engine.media import SAMPLE_RATE_HZ, AudioBlock
+from engine.sinks.base import AudioSink
+from engine.stream.sample_clock import RESYNC_S, SampleClock
+from engine.stream.timeline import Timeline
+
+CAPTURE_S = 0.050
+"""From a sample's capture until the timeline has it: device buffer, 10 ms block, 10 ms poll, 20 ms resampler."""
+
+_STARVED_S = 0.150
+"""A microphone that delivers nothing must not stop the picture: past this the timeline goes on without it. Sound
+servers under load deliver up to 100 ms at once; cutting into that would cost words."""
+
+VoiceWriter = Callable[[np.ndarray, int, float], None]
+
+
+class Listener:
+    """The pure part is `step`; the audio thread calls it every 10 ms. Other methods come from the session's thread,
+    and only while the audio thread is told to pause (`Broadcast` holds one lock around both)."""
+
+    def __init__(self, timeline: Timeline, sample_clock: SampleClock, clock: Clock) -> None:
+        self._timeline = timeline
+        self._sample_clock = sample_clock
+        self._clock = clock
+        self._source: AudioSource | None = None
+        self._start_s: float | None = None
+        self._resampler: _ToMono16k | None = None
+        self.meter = LevelMeter()
+        self.is_muted = False
+        self.recorder: AudioSink | None = None
+        self.voice: VoiceWriter | None = None
+        self.missing_samples = 0
+        self._is_starved = False
+
+    @property
+    def source(self) -> AudioSource | None:
+        """Where sound comes from now."""
+        return self._source
+
+    def take_from(self, source: AudioSource) -> None:
+        """From now on listen to `source`, which has been started."""
+        self._source = source
+        self._start_s = None
+        self._resampler = _ToMono16k(source.rate_hz)
+
+    def step(self) -> None:
+        """Pass on what has been captured; keep the timeline going if nothing has."""
+        block = self._source.read() if self._source is not None else None
+        if block is not None:
+            self._pass_on(block)
+            self._is_starved = False
+        behind = self._sample_clock.sample_at(self._clock.now()) - self._timeline.end
+        self._is_starved |= behind > _STARVED_S * SAMPLE_RATE_HZ
+        missing = behind - int(CAPTURE_S * SAMPLE_RATE_HZ)
+        if self._is_starved and missing > 0:
+            self._timeline.append_silence(missing)
+            self.missing_samples += missing
+            self._start_s = None  # whatever comes next is put where it was captured
+
+    def silence_from(self, sample: int) -> None:
+        """What was said from `sample` on must not be shown any more (mute)."""
+        self._timeline.silence_from(sample)
+
+    def _pass_on(self, block: AudioBlock) -> None:
+        assert self._resampler is not None
+        samples = np.zeros_like(block.samples) if self.is_muted else block.samples
+        self.meter.push(samples, block.rate_hz)
+        start_s, samples = self._placed(block, samples)
+        if len(samples) == 0:
+            return
+        if self.voice is not None:
+            self.voice(samples, block.rate_hz, start_s)
+        if self.recorder is not None:
+            self.recorder.write_audio(samples, round(start_s * block.rate_hz), block.rate_hz)
+        self._timeline.append(self._resampler.push(samples))
+
+    def _placed(self, block: AudioBlock, samples: np.ndarray) -> tuple[float, np.ndarray]:
+        """The block's time on the session's scale, and its samples, cut where the timeline has gone on without it."""
+        if self._start_s is not None:
+            start_s = self._start_s + block.first_sample / block.rate_hz
+            deviation_s = self._sample_clock.observe(round(start_s * SAMPLE_RATE_HZ), block.captured_at_s)
+            ahead_s = self._timeline.end / SAMPLE_RATE_HZ - start_s
+            if abs(deviation_s) < RESYNC_S and ahead_s < RESYNC_S:
+                return start_s, samples
+        return self._placed_anew(block, samples)
+
+    def _placed_anew(self, block: AudioBlock, samples: np.ndarray) -> tuple[float, np.ndarray]:
+        """Put the block where it was captured: silence before it, or without what came too late."""
+        self._resampler = _ToMono16k(block.rate_hz)
+        target = self._sample_clock.sample_at(block.captured_at_s)
+        if target > self._timeline.end:
+            self._timeline.append_silence(target - self._timeline.end)
+        late = min(len(samples), round((self._timeline.end - target) * block.rate_hz / SAMPLE_RATE_HZ))
+        start_s = self._timeline.end / SAMPLE_RATE_HZ
+        self._start_s = start_s - (block.first_sample + late) / block.rate_hz
+        return start_s, samples[late:]
+
+
+class _ToMono16k:
+    """Mono or stereo blocks of one rate -> mono at 16 kHz; soxr keeps its state, so no sample is lost in the long run.
+
+    soxr's low-delay recipe holds 20 ms back where its better ones hold 40: speech needs none of what they add.
+    """
+
+    def __init__(self, rate_hz: int) -> None:
+        is_needed = rate_hz != SAMPLE_RATE_HZ
+        self._resampler = (
+            soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32", quality="LQ") if is_needed else None
+        )
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+        if self._resampler is None:
+            return mono
+        return self._resampler.resample_chunk(np.ascontiguousarray(mono))

@@ -1,0 +1,79 @@
+"""The session's sound at 16 kHz by absolute sample index, from any source, without a gap."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from engine.media import SAMPLE_RATE_HZ, AudioChunk, ChunkSpec, first_sample_of
+
+
+class Timeline:
+    """Keeps the last `kept_s` seconds. The audio thread appends, the generator's thread takes chunks."""
+
+    def __init__(self, kept_s: float = 12.0) -> None:
+        self._samples = np.zeros(int(kept_s * SAMPLE_RATE_HZ), np.float32)
+        self._end = 0
+        self._changed = threading.Condition()
+
+    @property
+    def end(self) -> int:
+        """Index after the newest sample."""
+        return self._end
+
+    def append(self, samples: np.ndarray) -> None:
+        """Add float32 (n,)."""
+        size = len(self._samples)
+        samples = samples[-size:]
+        with self._changed:
+            start = self._end % size
+            head = min(len(samples), size - start)
+            self._samples[start : start + head] = samples[:head]
+            self._samples[: len(samples) - head] = samples[head:]
+            self._end += len(samples)
+            self._changed.notify_all()
+
+    def append_silence(self, count: int) -> None:
+        """Add `count` samples of silence."""
+        while count > 0:
+            part = min(count, SAMPLE_RATE_HZ)
+            self.append(np.zeros(part, np.float32))
+            count -= part
+
+    def silence_from(self, first: int) -> None:
+        """Make everything from sample `first` on silent: what was said must not be shown any more."""
+        with self._changed:
+            size = len(self._samples)
+            self._samples[np.arange(max(first, self._end - size, 0), self._end) % size] = 0.0
+
+    def has(self, frame: int, spec: ChunkSpec) -> bool:
+        """Whether the chunk that begins with `frame` is complete, look-ahead included."""
+        return self._end >= first_sample_of(frame + spec.frames, spec.fps) + spec.lookahead_samples
+
+    def wait(self, frame: int, spec: ChunkSpec, timeout_s: float) -> bool:
+        """Wait until `has`; false after `timeout_s`."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.has(frame, spec), timeout_s)
+
+    def wake(self) -> None:
+        """End all waiting now."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def chunk(self, frame: int, spec: ChunkSpec, *, is_discontinuous: bool) -> AudioChunk:
+        """The chunk that begins with `frame`; what is no longer kept is silent."""
+        first = first_sample_of(frame, spec.fps)
+        last = first_sample_of(frame + spec.frames, spec.fps) + spec.lookahead_samples
+        size = len(self._samples)
+        with self._changed:
+            index = np.arange(first, last)
+            samples = self._samples[index % size]
+            samples[index < self._end - size] = 0.0
+        return AudioChunk(
+            first_frame=frame,
+            frames=spec.frames,
+            first_sample=first,
+            samples=samples,
+            is_discontinuous=is_discontinuous,
+        )
