@@ -11,7 +11,16 @@ import numpy as np
 
 from engine.generators.puppet import candidates as judging
 from engine.generators.puppet.candidates import FaceCandidate
-from engine.generators.puppet.contours import FacePatch, Seam, find_eyes, find_seam, flatness, straighten
+from engine.generators.puppet.contours import (
+    FacePatch,
+    Seam,
+    eye_contrast,
+    find_eyes,
+    find_seam,
+    flatness,
+    mouth_evidence,
+    straighten,
+)
 from engine.generators.puppet.crops import ImagePyramid
 from engine.generators.puppet.geometry import (
     LOWER_INNER_LIP,
@@ -26,7 +35,6 @@ from engine.generators.puppet.template import (
     FaceHandles,
     default_handles,
     handles_of_geometry,
-    handles_of_landmarks,
     landmarks_from_handles,
 )
 from engine.media import Notice
@@ -40,6 +48,7 @@ FLAT_FROM = 0.72
 _TINY_IOD_PX = 24.0
 _STRONG_TURN_RAD = math.radians(32.0)
 _UNSURE = 0.55
+_OTHER_MOUTH_IOD = 0.12
 _OTHER_FACE = 0.45
 """Confidence from which a second face is worth a remark."""
 
@@ -151,7 +160,7 @@ def _detected(pyramid: ImagePyramid, models: FaceModels | None) -> PortraitAnaly
     faces = _faces(pyramid, models)
     if not faces:
         return _nothing_found(pyramid, _no_face())
-    main = faces[0]
+    main = _best_reading(pyramid, models, faces[0])
     geometry = geometry_of_landmarks(
         pyramid.image,
         main.landmarks,
@@ -174,6 +183,21 @@ def _faces(pyramid: ImagePyramid, models: FaceModels) -> list[FaceCandidate]:
         )  # fmt: skip
     faces = [face for face in judged if face.confidence >= judging.MIN_CONFIDENCE]
     return sorted(faces, key=lambda face: -judging.prominence(face, pyramid.size))
+
+
+def _best_reading(pyramid: ImagePyramid, models: FaceModels, face: FaceCandidate) -> FaceCandidate:
+    """Of several readings of one face the one whose eyes and mouth the picture shows best."""
+
+    def worth(reading: FaceCandidate) -> float:
+        patch = straighten(pyramid.image, reading.landmarks)
+        return reading.confidence * (0.5 + mouth_evidence(patch)) * (0.5 + min(1.0, eye_contrast(patch) / 40.0))
+
+    def has_other_mouth(reading: FaceCandidate) -> bool:
+        here, there = (each.landmarks[list(UPPER_INNER_LIP + LOWER_INNER_LIP), :2] for each in (face, reading))
+        return float(np.hypot(*(here - there).T).mean()) > _OTHER_MOUTH_IOD * face.frame.iod_px
+
+    others = [reading for reading in judging.other_readings(pyramid, models, face) if has_other_mouth(reading)]
+    return max([face, *others], key=worth) if others else face
 
 
 def _from_handles(pyramid: ImagePyramid, models: FaceModels | None, handles: FaceHandles) -> PortraitAnalysis:
@@ -267,10 +291,10 @@ def turn_of(landmarks: np.ndarray) -> float:
 
 def _several(others: list[FaceCandidate]) -> Notice:
     places = "; ".join(f"at {(f.box[0] + f.box[2]) / 2:.0f}, {(f.box[1] + f.box[3]) / 2:.0f} px" for f in others[:5])
-    count = "one more face" if len(others) == 1 else f"{len(others)} more faces"
+    count = "is one more face" if len(others) == 1 else f"are {len(others)} more faces"
     return Notice(
         code="portrait.several_faces",
-        message=f"The largest face near the middle was taken; there {'is' if len(others) == 1 else 'are'} {count} ({places}).",
+        message=f"The largest face near the middle was taken; there {count} ({places}).",
         hint="Crop the picture to choose another face.",
     )
 
@@ -304,4 +328,5 @@ def _reduced(image: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _enlarged(face: FaceCandidate, factor: float) -> FaceCandidate:
-    return replace(face, landmarks=(face.landmarks + [0.5, 0.5, 0.0]) * factor - [0.5, 0.5, 0.0])
+    half = np.array([0.5, 0.5, 0.0])
+    return replace(face, landmarks=(face.landmarks + half) * factor - half)

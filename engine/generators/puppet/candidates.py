@@ -23,6 +23,10 @@ MIN_CONFIDENCE = 0.25
 _JUDGED_AT_MOST = 6
 _WORTH_JUDGING = 0.02  # presence after the first fit
 _SURE = 0.6
+_STEADY = 0.035  # iod; photographs that look into the camera stay below .03
+
+_READINGS = ((1.3, 0.0), (1.3, 0.12), (1.6, 0.1), (0.8, 0.0))
+"""Other squares to read an unsteady face from: factor of the side, shift towards the chin in sides."""
 
 # Each second look: factor of the square's side, turn in degrees, shift in sides, mirrored.
 _LOOKS = (
@@ -99,9 +103,24 @@ def judge(pyramid: ImagePyramid, models: FaceModels, square: Square, detection_s
     )
 
 
-def choose_main(faces: list[FaceCandidate], size: tuple[int, int]) -> FaceCandidate:
-    """The face that the picture is of: large and near the middle, and surely a face."""
-    return max(faces, key=lambda face: prominence(face, size))
+def other_readings(pyramid: ImagePyramid, models: FaceModels, face: FaceCandidate) -> list[FaceCandidate]:
+    """What else the network sees in it from other squares, for a face it is not steady about.
+
+    A large moustache, for one, is taken for the mouth when the square ends above the real one.
+    """
+    if face.spread < _STEADY:
+        return []
+    base = square_of_landmarks(face.landmarks)
+    down = np.array([-math.sin(base.roll_rad), math.cos(base.roll_rad)]) * base.side_px
+    readings = []
+    for factor, shift in _READINGS:
+        centre = np.array(base.centre) + shift * down
+        square = Square(
+            centre=(float(centre[0]), float(centre[1])), side_px=factor * base.side_px, roll_rad=base.roll_rad
+        )
+        first = fit_once(pyramid, models, square)
+        readings.append(judge(pyramid, models, square_of_landmarks(first.points), face.detection_score))
+    return [reading for reading in readings if reading.confidence >= 0.7 * face.confidence]
 
 
 def prominence(face: FaceCandidate, size: tuple[int, int]) -> float:

@@ -29,7 +29,9 @@ EYE_COUNT = 31
 _SEAM_ROWS = 49
 _EYE_ROWS = 41
 _OPEN_GAP = 0.055  # iod
-_OPEN_COLOUR = 14.0  # distance in Lab, lightness weighted by .6
+_OPEN_COLOUR = 14.0  # distance from the skin in Lab, lightness weighted by .6
+_OPEN_LIPS = 10.0  # the same, from the lips
+_WIDE_GAP = 0.2  # iod
 _PX_PER_IOD = (64.0, 160.0)
 _LEFT, _TOP, _RIGHT, _BOTTOM = -1.7, -2.3, 1.7, 1.3  # what the straightened face shows, iod
 
@@ -95,7 +97,7 @@ def find_seam(patch: FacePatch, *, is_open: bool | None = None) -> Seam:
     middle = slice(SEAM_COUNT // 3, 2 * SEAM_COUNT // 3)
     gap = float((lower - upper)[middle].mean())
     if is_open is None:
-        is_open = gap > _OPEN_GAP and _inside_differs_from_skin(patch, x, upper, lower)
+        is_open = gap > _OPEN_GAP and _shows_an_opening(patch, x, upper, lower, gap)
     if is_open:
         lower = np.maximum(lower, upper)
         return Seam(upper=np.column_stack([x, upper]), lower=np.column_stack([x, lower]), is_open=True, gap=gap)
@@ -104,13 +106,49 @@ def find_seam(patch: FacePatch, *, is_open: bool | None = None) -> Seam:
     return Seam(upper=both, lower=both.copy(), is_open=False, gap=gap)
 
 
-def _inside_differs_from_skin(patch: FacePatch, x: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> bool:
-    """A cartoon's smile is one stroke between lips that the network believes apart: there is skin between them."""
-    inner = x[8:-8]
-    rows = np.linspace(0.25, 0.75, 7)[:, None]
-    y = upper[None, 8:-8] + rows * (lower - upper)[None, 8:-8]
-    inside = patch.sample(np.stack([np.broadcast_to(inner, y.shape), y], axis=-1)).reshape(-1, 3)
-    return float(np.median(_lab_distance(inside, skin_colour(patch)))) > _OPEN_COLOUR
+def _shows_an_opening(patch: FacePatch, x: np.ndarray, upper: np.ndarray, lower: np.ndarray, gap: float) -> bool:
+    """Whether what lies between the inner lips is neither skin nor lip.
+
+    A cartoon's smile is one stroke between lips that the network believes apart: there is skin between them. Teeth
+    may have the skin's colour, but then the lips around them have not.
+    """
+    within = slice(8, -8)
+    inside = _between(patch, x[within], upper[within], lower[within], (0.25, 0.75))
+    outer_top, outer_bottom = (_at(patch.points, lip, x) for lip in (UPPER_OUTER_LIP, LOWER_OUTER_LIP))
+    lips = np.concatenate(
+        [
+            _between(patch, x[within], outer_top[within], upper[within], (0.35, 0.65)),
+            _between(patch, x[within], lower[within], outer_bottom[within], (0.35, 0.65)),
+        ]
+    )
+    from_skin = float(np.median(_lab_distance(inside, skin_colour(patch))))
+    from_lips = float(np.median(_lab_distance(inside, np.median(lips, axis=0))))
+    return from_skin > _OPEN_COLOUR or from_lips > _OPEN_LIPS or (gap > _WIDE_GAP and from_skin > _OPEN_COLOUR / 2)
+
+
+def _between(
+    patch: FacePatch, x: np.ndarray, upper: np.ndarray, lower: np.ndarray, part: tuple[float, float]
+) -> np.ndarray:
+    """Lab (n, 3) of the pixels between two lines, from the first to the second `part` of the way down."""
+    y = upper + np.linspace(*part, 7)[:, None] * (lower - upper)
+    return patch.sample(np.stack([np.broadcast_to(x, y.shape), y], axis=-1)).reshape(-1, 3)
+
+
+def mouth_evidence(patch: FacePatch) -> float:
+    """How clearly the picture shows a mouth where the landmarks have it: 0..1, the colour step along its contours."""
+    x = np.linspace(patch.points[78, 0], patch.points[308, 0], SEAM_COUNT)[8:-8]
+    upper, lower = (_at(patch.points, lip, x) for lip in (UPPER_INNER_LIP, LOWER_INNER_LIP))
+    reach = 0.05
+    if float((lower - upper).mean()) > _OPEN_GAP:
+        pairs = [(upper - reach, upper + reach), (lower + reach, lower - reach)]
+    else:
+        middle = (upper + lower) / 2.0
+        pairs = [(middle - reach, middle), (middle + reach, middle)]
+    steps = []
+    for outside, inside in pairs:
+        rows = [patch.sample(np.stack([x, y], axis=-1)) for y in (outside, inside)]
+        steps.append(float(np.sqrt(((rows[0] - rows[1]) ** 2).sum(axis=-1)).mean()))
+    return min(1.0, min(steps) / 30.0)
 
 
 def _closed_line(patch: FacePatch, x: np.ndarray, middle: np.ndarray) -> np.ndarray:
@@ -133,54 +171,100 @@ def _closed_line(patch: FacePatch, x: np.ndarray, middle: np.ndarray) -> np.ndar
 # --- eyes ---
 
 
+@dataclass(kw_only=True)
+class _Eye:
+    """One eye while it is being snapped: heights of both lids at `x`, and how far each has grown outwards."""
+
+    x: np.ndarray
+    upper: np.ndarray
+    lower: np.ndarray
+    growth_up: np.ndarray
+    growth_down: np.ndarray
+
+    @property
+    def height(self) -> float:
+        return max(float((self.lower - self.upper).max()), 0.02)
+
+
 def find_eyes(
     patch: FacePatch, *, is_snapped: bool = True
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Upper and lower lid contours in face units, (31, 2) each, as ((left, right), (left, right))."""
-    uppers, lowers = [], []
-    for upper_indices, lower_indices in ((LEFT_EYE_UPPER, LEFT_EYE_LOWER), (RIGHT_EYE_UPPER, RIGHT_EYE_LOWER)):
-        upper, lower = _find_eye(patch, upper_indices, lower_indices, is_snapped)
-        uppers.append(upper)
-        lowers.append(lower)
-    return (uppers[0], uppers[1]), (lowers[0], lowers[1])
+    """Upper and lower lid contours in face units, (31, 2) each, as ((left, right), (left, right)).
+
+    Without `is_snapped` they are the landmarks' own.
+    """
+    eyes = [_eye(patch, LEFT_EYE_UPPER, LEFT_EYE_LOWER), _eye(patch, RIGHT_EYE_UPPER, RIGHT_EYE_LOWER)]
+    if is_snapped:
+        skin = skin_colour(patch)
+        for eye in eyes:
+            eye.growth_up = _lid_growth(patch, skin, eye.x, eye.upper, eye.height, outward=-1.0, stiffness=0.55)
+            eye.growth_down = _lid_growth(patch, skin, eye.x, eye.lower, eye.height, outward=1.0, stiffness=0.35)
+            if not _has_bright_white(patch, eye, skin):
+                # A photograph's: lids in shadow would be taken for the eye, and the network is right within this.
+                limit = 0.12 * eye.height
+                eye.growth_up = np.minimum(eye.growth_up, limit)
+                eye.growth_down = np.minimum(eye.growth_down, limit)
+        _balance(eyes[0], eyes[1])
+    left, right = (_lids(eye) for eye in eyes)
+    return (left[0], right[0]), (left[1], right[1])
 
 
-def _find_eye(
-    patch: FacePatch, upper_indices: tuple[int, ...], lower_indices: tuple[int, ...], is_snapped: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    ends = patch.points[[upper_indices[0], upper_indices[-1]], 0]
+def _eye(patch: FacePatch, upper: tuple[int, ...], lower: tuple[int, ...]) -> _Eye:
+    ends = patch.points[[upper[0], upper[-1]], 0]
     x = np.linspace(ends.min(), ends.max(), EYE_COUNT)
-    upper, lower = _at(patch.points, upper_indices, x), _at(patch.points, lower_indices, x)
-    height = max(float((lower - upper).max()), 0.02)
-    if not is_snapped:
-        return np.column_stack([x, upper]), np.column_stack([x, lower])
-    new_upper = _snap_lid(patch, x, upper, height, outward=-1.0, stiffness=0.55)
-    new_lower = _snap_lid(patch, x, lower, height, outward=1.0, stiffness=0.35)
-    grown = float(((new_lower - new_upper) - (lower - upper)).mean())
-    if grown > 0.15 * height:
-        # The network under-estimates a cartoon's eyes in width as well.
-        x = (x - x.mean()) * 1.12 + x.mean()
-    return np.column_stack([x, new_upper]), np.column_stack([x, np.maximum(new_lower, new_upper)])
+    still = np.zeros(EYE_COUNT)
+    return _Eye(
+        x=x, upper=_at(patch.points, upper, x), lower=_at(patch.points, lower, x), growth_up=still, growth_down=still
+    )
 
 
-def _snap_lid(
-    patch: FacePatch, x: np.ndarray, lid: np.ndarray, height: float, *, outward: float, stiffness: float
+def _has_bright_white(patch: FacePatch, eye: _Eye, skin: np.ndarray) -> bool:
+    inside = _between(patch, eye.x[3:-3], eye.upper[3:-3], eye.lower[3:-3], (0.15, 0.85))
+    return float(np.percentile(inside[:, 0], 85)) > skin[0] + 3.0
+
+
+def _balance(one: _Eye, other: _Eye) -> None:
+    """A cartoon's eyes are both larger than the network believes; one alone that grows has met a crease or a brow."""
+    for name in ("growth_up", "growth_down"):
+        means = [float(getattr(eye, name).mean()) / eye.height for eye in (one, other)]
+        for eye, mine, others in ((one, means[0], means[1]), (other, means[1], means[0])):
+            allowed = 1.3 * max(others, 0.0) + 0.05
+            if mine > allowed:
+                setattr(eye, name, getattr(eye, name) * (allowed / mine))
+
+
+def _lids(eye: _Eye) -> tuple[np.ndarray, np.ndarray]:
+    upper, lower = eye.upper - eye.growth_up, eye.lower + eye.growth_down
+    grown = float((eye.growth_up + eye.growth_down).mean())
+    # Where the network under-estimates the height it does so with the width.
+    x = (eye.x - eye.x.mean()) * 1.12 + eye.x.mean() if grown > 0.15 * eye.height else eye.x
+    return np.column_stack([x, upper]), np.column_stack([x, np.maximum(lower, upper)])
+
+
+def _lid_growth(
+    patch: FacePatch,
+    skin: np.ndarray,
+    x: np.ndarray,
+    lid: np.ndarray,
+    height: float,
+    *,
+    outward: float,
+    stiffness: float,
 ) -> np.ndarray:
-    """Move a lid to where the eye, lighter, meets the lid's darker edge; `outward` is -1 for the upper lid."""
+    """How far outwards (iod) the eye, lighter and not of the skin's colour, meets its darker edge."""
     offsets = np.linspace(-0.12 * height, 0.75 * height + 0.02, _EYE_ROWS)
     y = lid[None, :] + outward * offsets[:, None]
     probe = outward * (0.014 + 0.03 * height)
     grid = np.broadcast_to(x, y.shape)
-    inside = patch.sample(np.stack([grid, y - probe], axis=-1))[..., 0] * 2.55
-    outside = patch.sample(np.stack([grid, y + probe], axis=-1))[..., 0] * 2.55
-    step = np.clip(inside - outside, -5.0, 70.0) / 35.0
+    inside = patch.sample(np.stack([grid, y - probe], axis=-1))
+    outside = patch.sample(np.stack([grid, y + probe], axis=-1))
+    is_eye = np.clip((_lab_distance(inside, skin) - 6.0) / 10.0, 0.0, 1.0)
+    step = np.clip((inside - outside)[..., 0] * 2.55, -5.0, 70.0) / 35.0 * is_eye
     # The corners stay: there is little white there, and skin next to it.
     t = np.linspace(-1.0, 1.0, len(x))
-    weight = 1.0 - np.abs(t) ** 4
-    cost = -step * weight + (stiffness + 2.0 * np.abs(t) ** 6) * (offsets[:, None] / (0.6 * height + 0.02)) ** 2
-    rows = cheapest_path(cost)
-    moved = np.take_along_axis(y, rows[None], axis=0)[0]
-    return _smooth(moved, 5)
+    bending = (stiffness + 2.0 * np.abs(t) ** 6) * (offsets[:, None] / (0.6 * height + 0.02)) ** 2
+    rows = cheapest_path(bending - step * (1.0 - np.abs(t) ** 4))
+    return _smooth(offsets[rows], 5)
 
 
 # --- the look of the face ---
