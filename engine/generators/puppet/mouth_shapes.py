@@ -32,7 +32,7 @@ class HopMouth:
 
 @dataclass(slots=True)
 class Mouth:
-    """One frame's mouth. `jaw`, `closure`, `tuck` 0..1; `width` -1 (round) .. 1 (spread).
+    """One frame's mouth. `jaw`, `closure` (lips pressed between sounds, 0 in silence), `tuck` 0..1; `width` -1 (round) .. 1 (spread).
 
     For meters and noise gates: `level_db` is the loudest hop of the voice band in this frame (dB below full scale),
     `floor_db` the room's noise in the same measure, `loudness` 0 .. 1.15 relative to the speaker's usual level,
@@ -85,7 +85,7 @@ def write_mouth(mouth: Mouth, expression: Expression, *, is_mouth_open: bool) ->
     expression.jaw = jaw
     expression.wide = 0.8 * max(0.0, mouth.width) * min(1.0, 5.0 * jaw)
     expression.round = narrow * min(1.0, 6.0 * jaw)
-    expression.press = 0.5 * mouth.closure * (1.0 - min(1.0, 4.0 * jaw)) if mouth.is_speaking else 0.0
+    expression.press = 0.5 * mouth.closure * (1.0 - min(1.0, 4.0 * jaw))
     expression.tuck = mouth.tuck
     expression.close = max(0.0, 0.97 - 0.45 * jaw) if is_mouth_open else 0.0
 

@@ -11,6 +11,7 @@ from engine.generators.puppet.mouth_shapes import HopMouth, Mouth, clip
 _HISTORY_HOPS = 24
 _CLOSURE_SIGMA, _DRIVE_SIGMA, _VOWEL_SIGMA = 1.3, 2.4, 3.2
 """Widths of the smoothing in hops: the jaw may follow syllables, the vowel's shape moves more slowly."""
+_RECENT_SIGMA = 6.0
 _NEAR_HOPS = 2.0
 _AROUND_HOPS = 14
 _DEAD_ZONE = 0.03
@@ -34,32 +35,38 @@ class MouthTrack:
         hops = [hop for hop, _, _ in self._hops]
         near = [entry for i, entry in enumerate(self._hops) if abs(i - centre) < _NEAR_HOPS]
         count = len(hops)
-        sharp = _weights(count, centre, _CLOSURE_SIGMA)
         closures = [max(h.closure, self._dip(hops, i)) for i, h in enumerate(hops)]
-        closure = _mean(closures, sharp)
         shuts = [clip(1.4 * c - 0.4) for c in closures]
+        sharp = _weights(count, centre, _CLOSURE_SIGMA)
         shut = max(clip((_mean(shuts, sharp) - 0.35) / 0.4), self._held_shut(shuts, centre))
         open_drive = [h.drive * (1.0 - 0.6 * h.hiss) * (1.0 - 0.9 * s) for h, s in zip(hops, shuts, strict=True)]
         drive = _mean(open_drive, _weights(count, centre, _DRIVE_SIGMA))
-        voiced = [
-            w * (h.drive * (1.0 - 0.8 * h.hiss) * (1.0 - 0.8 * h.closure) + 1e-3)
-            for w, h in zip(_weights(count, centre, _VOWEL_SIGMA), hops, strict=True)
-        ]
-        openness = _mean([h.openness for h in hops], voiced)
-        front = _mean([h.front for h in hops], voiced)
+        recent = _mean([h.drive for h in hops], _weights(count, centre, _RECENT_SIGMA))
+        openness, width = self._vowel(hops, _weights(count, centre, _VOWEL_SIGMA))
         jaw = clip(sensitivity * drive * (0.46 + 0.36 * openness) * (1.0 - 0.9 * shut))
-        if front < 0.0:
-            front *= clip(1.3 - openness, 0.3, 1.0)
         return Mouth(
             frame=frame,
             jaw=jaw if jaw >= _DEAD_ZONE else 0.0,
-            width=front * clip(drive / 0.3),
-            closure=closure,
+            width=width * clip(drive / 0.3),
+            closure=_mean(closures, sharp) * clip(recent / 0.12),  # a pause is no pressing of lips
             loudness=max((gate.loudness for _, gate, _ in near), default=0.0),
             level_db=max((level_db for _, _, level_db in near), default=-120.0),
             floor_db=near[-1][1].floor_db if near else -88.0,
             is_speaking=any(gate.is_speaking for _, gate, _ in near),
         )
+
+    @staticmethod
+    def _vowel(hops: list[HopMouth], weights: list[float]) -> tuple[float, float]:
+        """Openness 0..1 and width -1..1, mostly from the hops in which the mouth is open and the voice sounds."""
+        shares = [
+            w * (h.drive * (1.0 - 0.8 * h.hiss) * (1.0 - 0.8 * h.closure) + 1e-3)
+            for w, h in zip(weights, hops, strict=True)
+        ]
+        openness = _mean([h.openness for h in hops], shares)
+        width = _mean([h.front for h in hops], shares)
+        if width < 0.0:  # an open vowel with a low second formant is an /a/, not an /u/
+            width *= clip(1.3 - openness, 0.3, 1.0)
+        return openness, width
 
     @staticmethod
     def _held_shut(shuts: list[float], centre: float) -> float:
