@@ -47,7 +47,6 @@ from engine.protocol.messages import (
     StoreHandles,
     TakeSnapshot,
 )
-from engine.settings import MicrophoneSource, VoiceOutSettings
 from engine.stream.broadcast import Broadcast
 
 logger = logging.getLogger(__name__)
