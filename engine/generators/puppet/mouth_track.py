@@ -80,7 +80,9 @@ class MouthTrack:
         fainter than what surrounds it."""
         around = hops[max(0, i - _AROUND_HOPS) : i + _AROUND_HOPS + 1]
         depth_db = max(h.middle_db for h in around) - hops[i].middle_db
-        return 0.9 * clip((depth_db - 8.0) / 5.0) * (1.0 - hops[i].hiss) * hops[i].darkness
+        dark = clip((depth_db - 8.0) / 5.0) * hops[i].darkness
+        still = clip((depth_db - 14.0) / 6.0)
+        return 0.9 * max(dark, still) * (1.0 - hops[i].hiss)
 
 
 def _weights(count: int, centre: float, sigma: float) -> list[float]:
