@@ -52,9 +52,10 @@ class Mouth:
 
 def mouth_of_hop(hop: HopFeatures, gate: GateState) -> HopMouth:
     """Targets for one hop from its features and the gate's state."""
-    murmur_db, low_db, central_db, high_db, hiss_db = hop.bands_db
-    middle_db = max(low_db, central_db, high_db + 1.0)
+    _, low_db, _, high_db, hiss_db = hop.bands_db
     hiss = clip((hiss_db - max(low_db, high_db) - 2.0) / 8.0)
+    murmur_db, low_db, central_db, high_db = hop.brief_db
+    middle_db = max(low_db, central_db, high_db + 1.0)
     # The opening follows the amplitude, compressed: linear sound pressure looks nervous, decibels look always open.
     amplitude = 10.0 ** (min(hop.level_db - gate.peak_db, 3.0) * 0.6 / 20.0)
     drive = clip((amplitude - _SILENT_DRIVE) / (1.0 - _SILENT_DRIVE), 0.0, 1.15)
@@ -74,7 +75,7 @@ def _closure(hop: HopFeatures, gate: GateState, middle_db: float, hiss: float) -
     """Lips shut: next to nothing comes out of the mouth, or only the murmur of a nasal or a voiced stop."""
     below_peak_db = gate.peak_db - middle_db
     faint = clip((below_peak_db - 23.0) / 8.0)
-    murmur = 0.9 * clip((hop.bands_db[0] - middle_db - 6.5) / 4.0) * clip((below_peak_db - 13.0) / 5.0)
+    murmur = 0.9 * clip((hop.brief_db[0] - middle_db - 6.5) / 4.0) * clip((below_peak_db - 13.0) / 5.0)
     return max(0.0, max(faint, murmur) - hiss)
 
 

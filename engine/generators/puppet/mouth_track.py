@@ -78,11 +78,13 @@ class MouthTrack:
     def _dip(hops: list[HopMouth], i: int) -> float:
         """How far the mouth is shut at hop `i` judged by its neighbours: a voiced b between vowels is not faint, but
         fainter than what surrounds it."""
-        around = hops[max(0, i - _AROUND_HOPS) : i + _AROUND_HOPS + 1]
-        depth_db = max(h.middle_db for h in around) - hops[i].middle_db
+        before_db = max(h.middle_db for h in hops[max(0, i - _AROUND_HOPS) : i + 1]) - hops[i].middle_db
+        after_db = max(h.middle_db for h in hops[i : i + _AROUND_HOPS + 1]) - hops[i].middle_db
+        depth_db = max(before_db, after_db)
         dark = clip((depth_db - 8.0) / 5.0) * hops[i].darkness
         still = clip((depth_db - 14.0) / 6.0)
-        return 0.9 * max(dark, still) * (1.0 - hops[i].hiss)
+        notch = clip((min(before_db, after_db) - 7.0) / 4.0)
+        return 0.9 * max(dark, still, notch) * (1.0 - hops[i].hiss)
 
 
 def _weights(count: int, centre: float, sigma: float) -> list[float]:

@@ -17,6 +17,8 @@ HOP_SAMPLES = 160
 WINDOW_SAMPLES = 512
 WINDOW_START = HOP_SAMPLES // 2 - WINDOW_SAMPLES // 2
 """First sample of a hop's window, relative to the hop's first sample."""
+_BRIEF_SAMPLES = 320
+_BRIEF = slice((WINDOW_SAMPLES - _BRIEF_SAMPLES) // 2, (WINDOW_SAMPLES + _BRIEF_SAMPLES) // 2)
 _FFT_SAMPLES = 1024
 _BIN_HZ = SAMPLE_RATE_HZ / _FFT_SAMPLES
 _LAG_MIN, _LAG_MAX = 36, 230
@@ -28,10 +30,14 @@ BANDS_HZ = ((80.0, 350.0), (350.0, 1000.0), (1000.0, 1800.0), (1800.0, 3400.0), 
 
 @dataclass(frozen=True, slots=True)
 class HopFeatures:
-    """One hop. `level_db` is the voice band's, `bands_db` those of `BANDS_HZ`, `harmonicity` 0..1."""
+    """One hop. `level_db` is the voice band's, `bands_db` those of `BANDS_HZ`, `harmonicity` 0..1.
+
+    `brief_db` are the first four bands in the middle 20 ms of the window, in which short closures are deeper.
+    """
 
     level_db: float
     bands_db: tuple[float, float, float, float, float]
+    brief_db: tuple[float, float, float, float]
     harmonicity: float
     f1_hz: float
     f2_hz: float
@@ -44,6 +50,8 @@ class FeatureExtractor:
         frequency = np.arange(_FFT_SAMPLES // 2 + 1) * _BIN_HZ
         self._window = np.hanning(WINDOW_SAMPLES + 1)[:WINDOW_SAMPLES]
         self._scale = 2.0 / (_FFT_SAMPLES * float(np.sum(self._window**2)))
+        self._brief_window = np.hanning(_BRIEF_SAMPLES + 1)[:_BRIEF_SAMPLES]
+        self._brief_scale = 2.0 / (WINDOW_SAMPLES * float(np.sum(self._brief_window**2)))
         self._band_weights = _band_weights(frequency)
         self._pitch_weight = _pitch_weight(frequency)
         self._lag_gain = self._gain_of_lags()
@@ -54,14 +62,17 @@ class FeatureExtractor:
         windows = np.lib.stride_tricks.sliding_window_view(samples, WINDOW_SAMPLES)[::HOP_SAMPLES][:hops]
         spectrum = np.fft.rfft(windows * self._window, _FFT_SAMPLES, axis=1)
         power = (spectrum.real**2 + spectrum.imag**2) * self._scale
+        brief = np.fft.rfft(windows[:, _BRIEF] * self._brief_window, WINDOW_SAMPLES, axis=1)
+        brief_power = (brief.real**2 + brief.imag**2) * self._brief_scale
+        brief_db = 10.0 * np.log10(brief_power @ self._band_weights[::2, 1:5] + _TINY)
         levels_db = 10.0 * np.log10(power @ self._band_weights + _TINY)
         harmonicity = self._harmonicity(power)
         f1_hz, f2_hz = np.empty(hops), np.empty(hops)
         self._formants.estimate(power, f1_hz, f2_hz)
         return [
-            HopFeatures(row[0], (row[1], row[2], row[3], row[4], row[5]), h, f1, f2)
-            for row, h, f1, f2 in zip(
-                levels_db.tolist(), harmonicity.tolist(), f1_hz.tolist(), f2_hz.tolist(), strict=True
+            HopFeatures(level[0], tuple(level[1:]), tuple(brief), h, f1, f2)
+            for level, brief, h, f1, f2 in zip(
+                levels_db.tolist(), brief_db.tolist(), harmonicity.tolist(), f1_hz.tolist(), f2_hz.tolist(), strict=True
             )
         ]
 
