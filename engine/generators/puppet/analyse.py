@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -15,6 +16,7 @@ from engine.generators.puppet.contours import (
     FacePatch,
     Seam,
     eye_contrast,
+    find_dot_eyes,
     find_eyes,
     find_seam,
     flatness,
@@ -35,6 +37,7 @@ from engine.generators.puppet.template import (
     FaceHandles,
     default_handles,
     handles_of_geometry,
+    handles_of_landmarks,
     landmarks_from_handles,
 )
 from engine.media import Notice
@@ -47,9 +50,12 @@ ANALYSED_SIDE_PX = 1280
 FLAT_FROM = 0.72
 _TINY_IOD_PX = 24.0
 _STRONG_TURN_RAD = math.radians(32.0)
-_UNSURE = 0.55
+_UNSURE = 0.65
 _OTHER_MOUTH_IOD = 0.12
-_OTHER_FACE = 0.45
+_WORTH_SHOWING = 0.2
+"""Confidence from which a refused candidate is at least where the handles start."""
+
+_OTHER_FACE = 0.5
 """Confidence from which a second face is worth a remark."""
 
 PortraitWarning = Notice
@@ -81,7 +87,9 @@ def find_faces(image: np.ndarray, models: FaceModels | None = None) -> list[Face
     if models is None:
         return []
     reduced, factor = _reduced(image)
-    return [_enlarged(face, 1.0 / factor) for face in _faces(ImagePyramid(reduced), models)]
+    pyramid = ImagePyramid(reduced)
+    faces = _faces_among(_judged(pyramid, models), pyramid.size)
+    return [_enlarged(face, 1.0 / factor) for face in faces]
 
 
 def analyse_portrait(
@@ -123,9 +131,13 @@ def geometry_of_landmarks(
 ) -> FaceGeometry:
     """Snap the contours of (468, 3) landmarks to the picture. `keeps_eyes`: the eyes are where a person put them."""
     patch = straighten(image, landmarks)
-    seam = find_seam(patch, is_open=is_mouth_open)
+    is_flat = flatness(patch) > FLAT_FROM
+    seam = find_seam(patch, is_open=is_mouth_open, is_flat=is_flat)
     to_image = patch.frame.to_image
     uppers, lowers = find_eyes(patch, is_snapped=not keeps_eyes)
+    dots = find_dot_eyes(patch) if is_flat and not keeps_eyes else None
+    if dots is not None:
+        uppers, lowers = (dots[0][0], dots[1][0]), (dots[0][1], dots[1][1])
     landmarks = _with_seam(np.asarray(landmarks, np.float64), patch, seam)
     return FaceGeometry(
         image_size=(image.shape[1], image.shape[0]),
@@ -135,8 +147,8 @@ def geometry_of_landmarks(
         eye_upper=tuple(to_image(eye) for eye in uppers),
         eye_lower=tuple(to_image(eye) for eye in lowers),
         is_mouth_open=seam.is_open,
-        is_flat=flatness(patch) > FLAT_FROM,
-        blink="lid",
+        is_flat=is_flat,
+        blink="lid" if dots is None else "squash",
         source=source,
         detection_score=detection_score,
         presence_score=presence_score,
@@ -157,9 +169,10 @@ def _with_seam(landmarks: np.ndarray, patch: FacePatch, seam: Seam) -> np.ndarra
 def _detected(pyramid: ImagePyramid, models: FaceModels | None) -> PortraitAnalysis:
     if models is None:
         return _nothing_found(pyramid, _no_models())
-    faces = _faces(pyramid, models)
+    judged = _judged(pyramid, models)
+    faces = _faces_among(judged, pyramid.size)
     if not faces:
-        return _nothing_found(pyramid, _no_face())
+        return _nothing_found(pyramid, _no_face(), judged)
     main = _best_reading(pyramid, models, faces[0])
     geometry = geometry_of_landmarks(
         pyramid.image,
@@ -172,8 +185,7 @@ def _detected(pyramid: ImagePyramid, models: FaceModels | None) -> PortraitAnaly
     return PortraitAnalysis(geometry=geometry, person_mask=None, warnings=warnings)
 
 
-def _faces(pyramid: ImagePyramid, models: FaceModels) -> list[FaceCandidate]:
-    """Faces only, the main one first, the others by size."""
+def _judged(pyramid: ImagePyramid, models: FaceModels) -> list[FaceCandidate]:
     judged = judging.find_candidates(pyramid, models)
     for candidate in judged:
         logger.debug(
@@ -181,8 +193,13 @@ def _faces(pyramid: ImagePyramid, models: FaceModels) -> list[FaceCandidate]:
             np.round(candidate.box), candidate.detection_score, candidate.presence_score, candidate.spread,
             candidate.confidence,
         )  # fmt: skip
+    return judged
+
+
+def _faces_among(judged: list[FaceCandidate], size: tuple[int, int]) -> list[FaceCandidate]:
+    """Faces only, the one that the picture is of first."""
     faces = [face for face in judged if face.confidence >= judging.MIN_CONFIDENCE]
-    return sorted(faces, key=lambda face: -judging.prominence(face, pyramid.size))
+    return sorted(faces, key=lambda face: -judging.prominence(face, size))
 
 
 def _best_reading(pyramid: ImagePyramid, models: FaceModels, face: FaceCandidate) -> FaceCandidate:
@@ -227,10 +244,14 @@ def _from_handles(pyramid: ImagePyramid, models: FaceModels | None, handles: Fac
     return PortraitAnalysis(geometry=geometry, person_mask=None, warnings=_advice(geometry, []))
 
 
-def _nothing_found(pyramid: ImagePyramid, warning: Notice) -> PortraitAnalysis:
+def _nothing_found(pyramid: ImagePyramid, warning: Notice, judged: Sequence[FaceCandidate] = ()) -> PortraitAnalysis:
+    """An average face where heads mostly are, or where the best of the refused candidates is."""
+    handles = default_handles(pyramid.size)
+    if judged and judged[0].confidence >= _WORTH_SHOWING:
+        handles = handles_of_landmarks(pyramid.size, judged[0].landmarks)
     geometry = geometry_of_landmarks(
         pyramid.image,
-        landmarks_from_handles(default_handles(pyramid.size)),
+        landmarks_from_handles(handles),
         source="handles",
         is_mouth_open=False,
         keeps_eyes=True,

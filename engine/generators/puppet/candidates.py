@@ -17,10 +17,9 @@ from engine.generators.puppet.geometry import FaceFrame, frame_of_landmarks
 from engine.generators.puppet.landmarks import fit_landmarks, fit_once, square_of_detection, square_of_landmarks
 from engine.generators.puppet.models import FaceModels
 
-MIN_CONFIDENCE = 0.25
-"""Below this a candidate is no face. Faces of photographs reach .9, the hardest drawn ones .4, fists .05."""
+MIN_CONFIDENCE = 0.45
+"""Below this a candidate is no face. Photographs of faces reach .9, bearded laughing cartoons .7, fists .4 at most."""
 
-_JUDGED_AT_MOST = 6
 _WORTH_JUDGING = 0.02  # presence after the first fit
 _SURE = 0.6
 _STEADY = 0.035  # iod; photographs that look into the camera stay below .03
@@ -64,13 +63,13 @@ class FaceCandidate:
 def find_candidates(pyramid: ImagePyramid, models: FaceModels) -> list[FaceCandidate]:
     """All places judged, most confident first; those below MIN_CONFIDENCE are no faces.
 
-    Upright faces are sought first; only when there is none for sure, the picture is turned by 45 degrees and more.
+    Upright faces are sought first, and only when there is none for sure, larger ones in a turned picture.
     """
     judged: list[FaceCandidate] = []
-    for turns_deg in ((0,), (40, -40), (90, -90), (180,)):
+    for turns_deg, passes, at_most in (((0,), 3, 6), ((40, -40), 2, 3), ((90, -90, 180), 1, 2)):
         for turn in turns_deg:
-            detections = detect_faces(pyramid, models, roll_rad=math.radians(turn))
-            judged += _judge_all(pyramid, models, detections)
+            detections = detect_faces(pyramid, models, roll_rad=math.radians(turn), passes=passes)
+            judged += _judge_all(pyramid, models, detections, at_most)
         if any(candidate.confidence >= _SURE for candidate in judged):
             break
     return _distinct(judged)
@@ -132,16 +131,18 @@ def prominence(face: FaceCandidate, size: tuple[int, int]) -> float:
     return face.frame.iod_px * math.exp(-0.7 * distance**2) * face.confidence**2
 
 
-def _judge_all(pyramid: ImagePyramid, models: FaceModels, detections: list[Detection]) -> list[FaceCandidate]:
+def _judge_all(
+    pyramid: ImagePyramid, models: FaceModels, detections: list[Detection], at_most: int
+) -> list[FaceCandidate]:
     fitted = []
-    for detection in detections[:16]:
+    for detection in detections[: 2 * at_most + 4]:
         fit = fit_landmarks(pyramid, models, square_of_detection(detection))
         if fit.presence >= _WORTH_JUDGING:
             fitted.append((fit.presence * detection.score, fit, detection))
     fitted.sort(key=lambda entry: -entry[0])
     return [
         judge(pyramid, models, square_of_landmarks(fit.points), detection.score)
-        for _, fit, detection in fitted[:_JUDGED_AT_MOST]
+        for _, fit, detection in fitted[:at_most]
     ]
 
 

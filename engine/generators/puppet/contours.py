@@ -31,7 +31,8 @@ _EYE_ROWS = 41
 _OPEN_GAP = 0.055  # iod
 _OPEN_COLOUR = 14.0  # distance from the skin in Lab, lightness weighted by .6
 _OPEN_LIPS = 10.0  # the same, from the lips
-_WIDE_GAP = 0.2  # iod
+_WIDE_GAP = 0.13  # iod; from here on little colour is enough, as with teeth in a grey picture
+_WIDE_COLOUR = 3.5
 _PX_PER_IOD = (64.0, 160.0)
 _LEFT, _TOP, _RIGHT, _BOTTOM = -1.7, -2.3, 1.7, 1.3  # what the straightened face shows, iod
 
@@ -90,14 +91,17 @@ class Seam:
     gap: float  # mean distance of the inner lips in the middle third, iod
 
 
-def find_seam(patch: FacePatch, *, is_open: bool | None = None) -> Seam:
-    """The mouth's line or opening. `is_open` overrules what the pixels say."""
+def find_seam(patch: FacePatch, *, is_open: bool | None = None, is_flat: bool = False) -> Seam:
+    """The mouth's line or opening. `is_open` overrules what the pixels say.
+
+    In a flat drawing a narrow opening is a thick stroke: it is taken for a closed mouth.
+    """
     x = np.linspace(patch.points[78, 0], patch.points[308, 0], SEAM_COUNT)
     upper, lower = (_at(patch.points, lip, x) for lip in (UPPER_INNER_LIP, LOWER_INNER_LIP))
     middle = slice(SEAM_COUNT // 3, 2 * SEAM_COUNT // 3)
     gap = float((lower - upper)[middle].mean())
     if is_open is None:
-        is_open = gap > _OPEN_GAP and _shows_an_opening(patch, x, upper, lower, gap)
+        is_open = gap > (_WIDE_GAP if is_flat else _OPEN_GAP) and _shows_an_opening(patch, x, upper, lower, gap)
     if is_open:
         lower = np.maximum(lower, upper)
         return Seam(upper=np.column_stack([x, upper]), lower=np.column_stack([x, lower]), is_open=True, gap=gap)
@@ -123,7 +127,8 @@ def _shows_an_opening(patch: FacePatch, x: np.ndarray, upper: np.ndarray, lower:
     )
     from_skin = float(np.median(_lab_distance(inside, skin_colour(patch))))
     from_lips = float(np.median(_lab_distance(inside, np.median(lips, axis=0))))
-    return from_skin > _OPEN_COLOUR or from_lips > _OPEN_LIPS or (gap > _WIDE_GAP and from_skin > _OPEN_COLOUR / 2)
+    is_wide = gap > _WIDE_GAP and max(from_skin, from_lips) > _WIDE_COLOUR
+    return from_skin > _OPEN_COLOUR or from_lips > _OPEN_LIPS or is_wide
 
 
 def _between(
@@ -216,6 +221,41 @@ def _eye(patch: FacePatch, upper: tuple[int, ...], lower: tuple[int, ...]) -> _E
     return _Eye(
         x=x, upper=_at(patch.points, upper, x), lower=_at(patch.points, lower, x), growth_up=still, growth_down=still
     )
+
+
+def find_dot_eyes(patch: FacePatch) -> list[tuple[np.ndarray, np.ndarray]] | None:
+    """Upper and lower contour (31, 2) of each eye when both are blots without any white, else None.
+
+    The blots' own outlines are taken with a small margin: landmarks of such eyes are the network's imagination.
+    """
+    skin = skin_colour(patch)
+    eyes = [_eye(patch, LEFT_EYE_UPPER, LEFT_EYE_LOWER), _eye(patch, RIGHT_EYE_UPPER, RIGHT_EYE_LOWER)]
+    if any(_has_bright_white(patch, eye, skin) for eye in eyes):
+        return None
+    found = [_blot(patch, eye, skin) for eye in eyes]
+    return None if any(blot is None for blot in found) else [blot for blot in found if blot is not None]
+
+
+def _blot(patch: FacePatch, eye: _Eye, skin: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    centre = np.array([eye.x.mean(), float((eye.upper + eye.lower).mean()) / 2.0])
+    side, reach = 61, np.array([0.3, 0.3])
+    ticks = np.linspace(-1.0, 1.0, side)
+    grid = centre + np.stack(np.meshgrid(ticks, ticks), axis=-1) * reach
+    is_blot = (_lab_distance(patch.sample(grid), skin) > 18.0).astype(np.uint8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(is_blot)
+    middle = labels[side // 2 - 5 : side // 2 + 6, side // 2 - 5 : side // 2 + 6]
+    if not middle.any():
+        return None
+    left, top, width, height, _ = stats[int(np.bincount(middle[middle > 0]).argmax())]
+    if left == 0 or top == 0 or left + width == side or top + height == side:
+        return None  # it runs into the hair, a brow or the other eye: no blot
+    step = 2.0 * reach / (side - 1)
+    half = np.array([width, height]) / 2.0 * step + 0.012
+    middle_of_blot = grid[0, 0] + (np.array([left, top]) + (np.array([width, height]) - 1) / 2.0) * step
+    t = np.linspace(-1.0, 1.0, EYE_COUNT)
+    arc = half[1] * np.sqrt(1.0 - t**2)
+    x = middle_of_blot[0] + half[0] * t
+    return np.column_stack([x, middle_of_blot[1] - arc]), np.column_stack([x, middle_of_blot[1] + arc])
 
 
 def _has_bright_white(patch: FacePatch, eye: _Eye, skin: np.ndarray) -> bool:

@@ -50,10 +50,15 @@ class Detection:
         return math.atan2(across[1], across[0])
 
 
-def detect_faces(pyramid: ImagePyramid, models: FaceModels, *, roll_rad: float = 0.0) -> list[Detection]:
-    """All candidates, best score first, one per place. `roll_rad`: how far the faces are expected to be tilted."""
+def detect_faces(
+    pyramid: ImagePyramid, models: FaceModels, *, roll_rad: float = 0.0, passes: int = len(TILE_PASSES)
+) -> list[Detection]:
+    """All candidates, best score first, one per place.
+
+    `roll_rad` is how far the faces are expected to be tilted; with fewer `passes` only larger ones are found.
+    """
     found: list[Detection] = []
-    for square in _tiles(*pyramid.size):
+    for square in _tiles(*pyramid.size, passes):
         turned = Square(centre=square.centre, side_px=square.side_px, roll_rad=roll_rad)
         found += detect_in_square(pyramid, models, turned)
     return merge_detections(found)
@@ -126,11 +131,11 @@ def _make_anchors() -> np.ndarray:
 _ANCHORS = _make_anchors()
 
 
-def _tiles(width: int, height: int) -> list[Square]:
+def _tiles(width: int, height: int, passes: int) -> list[Square]:
     """Squares that cover the picture at every scale; those that would repeat each other are left out."""
     longer = max(width, height)
     tiles = []
-    for count, fraction in TILE_PASSES:
+    for count, fraction in TILE_PASSES[:passes]:
         side = longer * fraction
         for y in _centres(height, side, count):
             for x in _centres(width, side, count):
