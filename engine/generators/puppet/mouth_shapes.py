@@ -32,7 +32,8 @@ class HopMouth:
 
 @dataclass(slots=True)
 class Mouth:
-    """One frame's mouth. `jaw`, `closure` (lips pressed between sounds, 0 in silence), `tuck` 0..1; `width` -1 (round) .. 1 (spread).
+    """One frame's mouth. `jaw`, `closure`, `tuck` 0..1; `width` -1 (round) .. 1 (spread). `closure` is lips pressed
+    between sounds and 0 in silence; nothing sets `tuck` yet: /f/ and /v/ are not told from other weak sounds.
 
     For meters and noise gates: `level_db` is the loudest hop of the voice band in this frame (dB below full scale),
     `floor_db` the room's noise in the same measure, `loudness` 0 .. 1.15 relative to the speaker's usual level,
