@@ -44,6 +44,13 @@ class ProgressLine:
             self._stream.write(text + "\n")
         self._stream.flush()
 
+    def show_often(self, text: str) -> None:
+        """Put `text` on the line: at once on a terminal, every few seconds elsewhere."""
+        now = time.monotonic()
+        if self._is_terminal or now - self._shown_s >= _PLAIN_EVERY_S:
+            self._shown_s = now
+            self.show(text)
+
     def end(self) -> None:
         """Leave the line, so that other output begins on its own."""
         if self._is_terminal and self._width and not self._is_quiet:

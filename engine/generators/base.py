@@ -20,6 +20,16 @@ class GeneratorSpec:
     chunk: ChunkSpec
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PortraitDescription:
+    """What a generator makes of a portrait before it is used: whether it sees a face, where its handles are (by
+    name, portrait px), and advice."""
+
+    has_face: bool
+    handles: dict[str, tuple[float, float]]
+    advice: list[Notice]
+
+
 class Progress(Protocol):
     """Receives the progress of long work; raises `Cancelled` from `update` when the work should end."""
 

@@ -7,9 +7,14 @@ from inspect import signature
 from typing import Any, cast
 
 from engine.errors import UsageError
-from engine.generators.base import Generator
+from engine.generators.base import Generator, PortraitDescription
+from engine.media import Portrait
 
 _GENERATORS = {"puppet": "engine.generators.puppet.generator:PuppetGenerator"}
+
+_HANDLES_OF = "puppet"
+_DESCRIBE = "engine.generators.puppet.describe"
+"""The generator whose face handles a window shows and stores: the one that everybody can run."""
 
 
 def generator_names() -> tuple[str, ...]:
@@ -32,3 +37,16 @@ def create_generator(name: str, *, seed: int = 0, fps: int = 25, options: dict[s
             choices = ", ".join(sorted(allowed)) or "none"
             raise UsageError(f'The generator {name} has no option "{option}".', hint=f"It has: {choices}.")
     return cast(Generator, kind(seed=seed, fps=fps, **(options or {})))
+
+
+def describe_portrait(portrait: Portrait) -> PortraitDescription:
+    """What can be made of a portrait, without preparing a generator; takes about half a second."""
+    return import_module(_DESCRIBE).describe(portrait)
+
+
+def handles_text(portrait: Portrait, handles: dict[str, tuple[float, float]]) -> tuple[str, str]:
+    """(generator name, text to store with the portrait) for hand-placed handles; empty text removes them.
+
+    Raises `PortraitError` where they cannot be a face.
+    """
+    return _HANDLES_OF, import_module(_DESCRIBE).annotation_of_handles(portrait, handles)

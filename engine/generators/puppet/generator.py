@@ -111,7 +111,7 @@ def _analysis_of(portrait: Portrait) -> tuple[FaceGeometry, np.ndarray | None, l
 
     Stored is JSON with either "geometry" (complete) or "handles" (placed by hand, to be fitted).
     """
-    stored = _stored(portrait.annotations.get("puppet", ""))
+    stored = stored_face(portrait)
     mask = _mask_of(portrait)
     if "geometry" in stored and mask is not None:
         return FaceGeometry.from_dict(stored["geometry"]), mask, []
@@ -123,7 +123,9 @@ def _analysis_of(portrait: Portrait) -> tuple[FaceGeometry, np.ndarray | None, l
     return found.geometry, found.person_mask if mask is None else mask, notices
 
 
-def _stored(text: str) -> dict[str, Any]:
+def stored_face(portrait: Portrait) -> dict[str, Any]:
+    """What is kept with the portrait: {"geometry": ...}, {"handles": ...} or nothing; a damaged one is ignored."""
+    text = portrait.annotations.get("puppet", "")
     try:
         stored = json.loads(text) if text else {}
     except ValueError:
