@@ -1,7 +1,26 @@
 """For every test: no display is needed, and numeric libraries leave the other cores alone."""
 
 import os
+from pathlib import Path
+
+import pytest
 
 # Read when the libraries are loaded, so they are set before any test module is.
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real portraits and voices beside the checkout; they belong to other projects and are never committed."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the folder shared/data with real portraits and voices is not beside this checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def astronaut():
+    """A public-domain photograph of a smiling astronaut, RGB uint8 (512, 512, 3)."""
+    data = pytest.importorskip("skimage.data", reason="scikit-image brings the photograph")
+    return data.astronaut()

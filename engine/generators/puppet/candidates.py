@@ -20,6 +20,14 @@ from engine.generators.puppet.models import FaceModels
 MIN_CONFIDENCE = 0.45
 """Below this a candidate is no face. Photographs of faces reach .9, bearded laughing cartoons .7, fists .4 at most."""
 
+_STAGES = (
+    ((0,), slice(3), 6),
+    ((0,), slice(3, 4), 4),
+    ((40, -40), slice(2), 3),
+    ((90, -90, 180), slice(1), 2),
+)
+"""Turns of the picture in degrees, the detector's passes, and how many candidates are judged."""
+
 _WORTH_JUDGING = 0.02  # presence after the first fit
 _SURE = 0.6
 _STEADY = 0.035  # iod; photographs that look into the camera stay below .03
@@ -63,10 +71,10 @@ class FaceCandidate:
 def find_candidates(pyramid: ImagePyramid, models: FaceModels) -> list[FaceCandidate]:
     """All places judged, most confident first; those below MIN_CONFIDENCE are no faces.
 
-    Upright faces are sought first, and only when there is none for sure, larger ones in a turned picture.
+    Upright faces are sought first, and only when there is none for sure, tiny ones and larger ones in a turned picture.
     """
     judged: list[FaceCandidate] = []
-    for turns_deg, passes, at_most in (((0,), 3, 6), ((40, -40), 2, 3), ((90, -90, 180), 1, 2)):
+    for turns_deg, passes, at_most in _STAGES:
         for turn in turns_deg:
             detections = detect_faces(pyramid, models, roll_rad=math.radians(turn), passes=passes)
             judged += _judge_all(pyramid, models, detections, at_most)

@@ -18,7 +18,7 @@ INPUT_SIDE_PX = 128
 MIN_SCORE = 0.3
 """Lower than a detector alone would need (0.5): what is no face is refused later, by its landmarks."""
 
-TILE_PASSES = ((1, 1.0), (3, 0.6), (5, 0.36))
+TILE_PASSES = ((1, 1.0), (3, 0.6), (5, 0.36), (8, 0.18))
 """Tiles per axis, and their side as a fraction of the picture's longer side."""
 
 SAME_PLACE_OVERLAP = 0.35
@@ -51,11 +51,12 @@ class Detection:
 
 
 def detect_faces(
-    pyramid: ImagePyramid, models: FaceModels, *, roll_rad: float = 0.0, passes: int = len(TILE_PASSES)
+    pyramid: ImagePyramid, models: FaceModels, *, roll_rad: float = 0.0, passes: slice = slice(3)
 ) -> list[Detection]:
     """All candidates, best score first, one per place.
 
-    `roll_rad` is how far the faces are expected to be tilted; with fewer `passes` only larger ones are found.
+    `roll_rad` is how far the faces are expected to be tilted; `passes` are those of TILE_PASSES, the
+    later the smaller the faces.
     """
     found: list[Detection] = []
     for square in _tiles(*pyramid.size, passes):
@@ -131,11 +132,11 @@ def _make_anchors() -> np.ndarray:
 _ANCHORS = _make_anchors()
 
 
-def _tiles(width: int, height: int, passes: int) -> list[Square]:
+def _tiles(width: int, height: int, passes: slice) -> list[Square]:
     """Squares that cover the picture at every scale; those that would repeat each other are left out."""
     longer = max(width, height)
     tiles = []
-    for count, fraction in TILE_PASSES[:passes]:
+    for count, fraction in TILE_PASSES[passes]:
         side = longer * fraction
         for y in _centres(height, side, count):
             for x in _centres(width, side, count):

@@ -119,9 +119,7 @@ def test_face_frame_by_hand() -> None:
     frame = frame_of_landmarks(two_eyes_and_mouth((100, 50), (200, 50), (150, 160)))
     assert frame.iod_px == pytest.approx(100)
     assert frame.roll_rad == pytest.approx(0)
-    np.testing.assert_allclose(
-        frame.to_face(np.array([[150, 160], [200, 50]])), [[0, 0], [0.5, -1.1]], atol=1e-12
-    )
+    np.testing.assert_allclose(frame.to_face(np.array([[150, 160], [200, 50]])), [[0, 0], [0.5, -1.1]], atol=1e-12)
 
 
 def test_face_frame_turned_a_quarter() -> None:
@@ -169,9 +167,7 @@ def test_moved_adds_the_offset_everywhere() -> None:
     geometry = make_geometry()
     moved = geometry.moved((-10, 4), (300, 300))
     assert moved.image_size == (300, 300)
-    np.testing.assert_allclose(
-        moved.eye_upper[1] - geometry.eye_upper[1], np.tile([-10, 4], (31, 1)), atol=1e-4
-    )
+    np.testing.assert_allclose(moved.eye_upper[1] - geometry.eye_upper[1], np.tile([-10, 4], (31, 1)), atol=1e-4)
     np.testing.assert_allclose(moved.landmarks[:, 2], geometry.landmarks[:, 2])
 
 
