@@ -216,16 +216,13 @@ def default_handles(image_size: tuple[int, int]) -> FaceHandles:
 def landmarks_from_handles(handles: FaceHandles, base: np.ndarray | None = None) -> np.ndarray:
     """(468, 3) image px: `base` (landmarks in any units, default the average face) bent to meet the handles.
 
-    An affine fit takes care of size, place and turn, thin-plate splines of the rest; each eye is then given its
-    ellipse's exact size. Raises PortraitError (`portrait.bad_handles`) when no face has its parts in such places.
+    An affine fit takes care of size, place and turn, thin-plate splines of the rest, each eye's ellipse
+    included. Raises PortraitError (`portrait.bad_handles`) when no face has its parts in such places.
     """
     start = canonical_landmarks() if base is None else np.asarray(base, np.float64)
     xy, scale = _affine_fit(start, handles)
-    axes = _eye_line(handles)
-    sources, targets = _control_points(xy, handles, axes)
+    sources, targets = _control_points(xy, handles, _eye_line(handles))
     bent = xy + ThinPlateSpline(sources, targets - sources)(xy)
-    for indices, eye in ((LEFT_EYE, handles.left_eye), (RIGHT_EYE, handles.right_eye)):
-        bent[list(indices)] = _into_ellipse(bent[list(indices)], eye, axes)
     return np.hstack([bent, start[:, 2:3] * scale])
 
 

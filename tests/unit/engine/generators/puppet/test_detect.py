@@ -62,6 +62,16 @@ def test_crop_shows_what_the_matrix_says() -> None:
     np.testing.assert_allclose(apply_affine(square.to_image(192), spot), [250, 120], atol=0.15)
 
 
+def test_reduced_crop_is_not_shifted() -> None:
+    picture = np.zeros((1200, 1600, 3), np.uint8)
+    cv2.circle(picture, (700, 500), 60, (255, 255, 255), -1)
+    square = Square(centre=(740.0, 520.0), side_px=800.0)
+    crop = ImagePyramid(picture).crop(square, 128)[..., 0].astype(float)
+    ys, xs = np.indices(crop.shape)
+    spot = np.array([(xs * crop).sum(), (ys * crop).sum()]) / crop.sum()
+    np.testing.assert_allclose(apply_affine(square.to_image(128), spot), [700, 500], atol=0.5)
+
+
 def test_finds_the_astronaut(face_models: FaceModels, astronaut: np.ndarray) -> None:
     best = detect_faces(ImagePyramid(astronaut), face_models)[0]
     assert best.score > 0.9
