@@ -391,7 +391,7 @@ class Broadcast:
                 )
             )
             self.set_source(SilentSource())
-        elif graph.is_shown(graph.timeline.end):
+        elif graph.is_shown(graph.listener.heard_until):
             self._ended.set()
 
     def _present(self, frame: PresentedFrame) -> None:

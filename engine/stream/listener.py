@@ -42,6 +42,7 @@ class Listener:
         self.voice: VoiceWriter | None = None
         self.missing_samples = 0
         self._is_starved = False
+        self.heard_until = 0
 
     @property
     def source(self) -> AudioSource | None:
@@ -84,6 +85,7 @@ class Listener:
         if self.recorder is not None:
             self.recorder.write_audio(samples, round(start_s * block.rate_hz), block.rate_hz)
         self._timeline.append(self._resampler.push(samples))
+        self.heard_until = self._timeline.end
 
     def _placed(self, block: AudioBlock, samples: np.ndarray) -> tuple[float, np.ndarray]:
         """The block's time on the session's scale, and its samples, cut where the timeline has gone on without it."""
