@@ -56,7 +56,7 @@ class Eyelid:
         rim = np.interp(x, upper[:, 0], upper[:, 1])
         below = np.interp(x, lower[:, 0], lower[:, 1])
         overlap = _OVERLAP_FLAT_IOD if is_flat else _OVERLAP_IOD
-        height = float((lower[1:-1, 1].max() - upper[1:-1, 1].min()))
+        height = float(lower[1:-1, 1].max() - upper[1:-1, 1].min())
         drop = np.maximum(0.0, below - rim) + overlap * np.clip(1 - t**4, 0, 1) * min(1.0, height / 0.12)
         drop *= 1.0 - smoothstep(np.abs(t), 1.0, 1.15)
         brow_y = np.interp(x, brow[np.argsort(brow[:, 0]), 0], brow[np.argsort(brow[:, 0]), 1])

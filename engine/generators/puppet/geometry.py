@@ -210,11 +210,7 @@ class FaceGeometry:
 
 def _points(values: Any, name: str, shape: tuple[int | None, int]) -> np.ndarray:
     points = np.array(values, np.float32)
-    if (
-        points.ndim != 2
-        or points.shape[1] != shape[1]
-        or (shape[0] is not None and points.shape[0] != shape[0])
-    ):
+    if points.ndim != 2 or points.shape[1] != shape[1] or (shape[0] is not None and points.shape[0] != shape[0]):
         raise ValueError(f"{name} must have shape {shape}, not {points.shape}")
     if len(points) < 3 or not np.isfinite(points).all():
         raise ValueError(f"{name} must be at least three finite points")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 
@@ -33,6 +35,8 @@ class InnerMouth:
         light = float(np.clip(skin.mean() / 255.0 / 0.72, 0.45, 1.12))
         self.cavity = ((_CAVITY_FLAT if self.is_flat else _CAVITY) * light / 255.0).astype(np.float32)
         self.shadow = (0.30 * lip / 255.0).astype(np.float32)
+        # Teeth and tongue are lit like the face, but are not as dark as a dark skin is.
+        light = float(np.clip(light, 0.84, 1.08))
         self.upper = self._own_teeth(image, window, light) if geometry.is_mouth_open else self._upper_teeth(light)
         self.lower = self._tongue_and_teeth(light)
 
@@ -64,9 +68,9 @@ class InnerMouth:
         root = middle + 0.6 * (seam - middle)
         if self.is_flat:
             alpha = _step(root + 0.055 - y) * _step(y - seam + 0.10)
-            return self._layer(np.broadcast_to(np.array([1.0, 1.0, 1.0]), points.shape[:2] + (3,)), alpha)
+            return self._layer(np.ones((*points.shape[:2], 3)), alpha)
         scale = 0.85 * half / 0.40
-        edge = root + 0.072 - 0.16 * x**2 / max(0.4, half / 0.4)
+        edge = root + 0.060 - 0.16 * x**2 / max(0.4, half / 0.4)
         gaps, height = _tooth_profile(np.abs(x), scale)
         alpha = _step(edge - 0.018 * (1 - height) - y) * _step(y - seam + 0.12)
         alpha *= 1.0 - smoothstep(np.abs(x), half * 0.80, half * 0.98)
@@ -106,8 +110,8 @@ class InnerMouth:
         colour = (_TONGUE / 255.0 * light) * ((0.80 - 1.6 * np.clip(y, -0.08, 0.0)) * crease)[..., None]
         if not self.is_flat:
             gaps, _ = _tooth_profile(np.abs(x), 0.62 * half / 0.40)
-            teeth = _step(y + 0.036 - 0.10 * x**2) * (1.0 - smoothstep(np.abs(x), 0.45 * half, 0.66 * half))
-            shade = light * (0.80 - 0.14 * gaps)
+            teeth = _step(y + 0.024 - 0.10 * x**2) * (1.0 - smoothstep(np.abs(x), 0.45 * half, 0.66 * half))
+            shade = light * (0.74 - 0.10 * gaps)
             colour = colour + teeth[..., None] * (_TEETH / 255.0 * shade[..., None] - colour)
             alpha = np.maximum(alpha, teeth)
         return self._layer(np.clip(colour, 0, 1), alpha)
@@ -122,7 +126,7 @@ def _tooth_profile(x: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]
     edges = np.concatenate([[0.0], np.cumsum(_HALF_WIDTHS) * 2 * scale * 0.62])
     gaps = np.zeros_like(x)
     height = np.zeros_like(x)
-    for start, end in zip(edges[:-1], edges[1:], strict=True):
+    for start, end in pairwise(edges):
         inside = (x >= start) & (x < end)
         u = (x - start) / (end - start)
         height = np.where(inside, 1.0 - np.abs(2 * u - 1) ** 4, height)

@@ -164,11 +164,12 @@ class PuppetRenderer:
         inner = self._inner
         colour = np.empty((*local.shape[:2], 3), np.float32)
         colour[:] = inner.cavity * (0.55 if expression.jaw < 0.05 else 0.85)
-        strength = (1.0 - 0.85 * expression.round) * float(smoothstep(np.float64(expression.jaw), 0.10, 0.35))
+        strength = (1.0 - 0.85 * expression.round) * float(smoothstep(np.float64(expression.jaw), 0.20, 0.60))
         if strength > 0.01:
             shift = inner.jaw_shift_px(expression.jaw).astype(np.float32)
             _lay_over(colour, inner.lower, local - shift, strength)
-        fade = 1.0 - 0.75 * expression.round * (1.0 - min(1.0, expression.jaw))
+        # Half-transparent teeth look grey: rounded lips hide them altogether.
+        fade = max(0.0, 1.0 - 1.4 * expression.round)
         _lay_over(colour, inner.upper, local, fade)
         if not inner.is_flat:
             self._shade(colour, self._hole[box])
