@@ -25,6 +25,9 @@ _BESIDE = ((0.12, 0.75), (0.30, 0.30))
 """Points beside the mouth's corners: how far outside, and how much of the corner's movement they take."""
 
 _NOSE = (1, 2, 98, 327, 5, 6, 168, 129, 358, 164)
+_NOSE_BRIDGE = (6, 168)
+"""All of the nose that holds the lower sheet: pinned under the nose it would have to fold above the lowered lip."""
+
 _CHEEKS = (50, 280, 117, 346)
 _CHIN = (152, 148, 377, 176, 400, 149, 378, 199, 200, 175)
 _JAW = (150, 379, 136, 365, 172, 397, 58, 288, 132, 361)
@@ -119,7 +122,7 @@ def _controls(face: FacePoints, *, is_upper: bool) -> tuple[np.ndarray, np.ndarr
         _add_chin(add, face)
     _add_corners(add, face)
     _add_jaw(add, face)
-    _add_still(add, face)
+    _add_still(add, face, nose=_NOSE if is_upper else _NOSE_BRIDGE)
     return np.concatenate(knots), np.concatenate(values)
 
 
@@ -217,7 +220,7 @@ def _add_jaw(add, face: FacePoints) -> None:
     )
 
 
-def _add_still(add, face: FacePoints) -> None:
+def _add_still(add, face: FacePoints, *, nose: tuple[int, ...]) -> None:
     """What stays where it is while the mouth moves, and the brows, which move by themselves."""
     marks = face.landmarks
     oval = marks[list(g.FACE_OVAL)]
@@ -226,7 +229,7 @@ def _add_still(add, face: FacePoints) -> None:
     ring = centre + 1.5 * (oval - centre)
     add(oval[oval[:, 1] <= ear_y + 1e-6])
     add(ring[ring[:, 1] < face.chin_y + 0.3])
-    add(marks[list(_NOSE + _CHEEKS)])
+    add(marks[list(nose + _CHEEKS)])
     neck = np.array([-0.6, -0.3, 0.0, 0.3, 0.6])
     for below in (0.55, 0.8):
         add(np.stack([neck, np.full(5, face.chin_y + below)], axis=-1))
