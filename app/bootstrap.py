@@ -1,0 +1,61 @@
+"""The one place that builds the window's objects and connects them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from PySide6.QtGui import QIcon
+from PySide6.QtWidgets import QApplication
+
+from app.controllers.broadcast import BroadcastController
+from app.controllers.portrait_library import PortraitLibrary
+from app.engine_client.client import EngineClient
+from app.engine_client.preview_reader import PreviewReader
+from app.engine_client.process import EngineProcess
+from app.settings.store import SettingsStore
+from app.theme import Theme
+from app.windows.main_window import MainWindow
+from app.windows.presenter import Presenter
+from engine.assets import asset_path
+
+
+class Application:
+    """Window and engine of one run; `close` ends the engine."""
+
+    def __init__(
+        self, *, settings_path: Path | None = None, library_folder: Path | None = None, command: list[str] | None = None
+    ) -> None:
+        self.store = SettingsStore(settings_path)
+        self.theme = Theme(self.store.settings.theme)
+        self.client = EngineClient(EngineProcess(command))
+        self.broadcast = BroadcastController(self.client, self.store)
+        self.library = PortraitLibrary(library_folder)
+        self.reader = PreviewReader()
+        self.window = MainWindow(self.theme.colours)
+        self.presenter = Presenter(self.window, self.client, self.broadcast, self.library, self.reader, self.theme)
+        self.window.setWindowIcon(QIcon(str(asset_path("icon/standin-256.png"))))
+        if self.store.problem:
+            self.window.banner.tell("warn", self.store.problem)
+
+    def open(self) -> None:
+        """Show the window and start the engine."""
+        self.client.start()
+        self.window.show()
+
+    def close(self) -> None:
+        """Let go of everything; safe to call twice."""
+        self.reader.close()
+        self.client.close()
+        self.library.wait()
+
+
+def run() -> int:
+    """The program, until its window is closed."""
+    qt = QApplication.instance() or QApplication(sys.argv[:1])
+    qt.setApplicationName("Standin")
+    qt.setStyle("Fusion")
+    application = Application()
+    qt.aboutToQuit.connect(application.close)
+    application.open()
+    return qt.exec()

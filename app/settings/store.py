@@ -1,0 +1,75 @@
+"""Settings as a TOML file: written atomically; an unreadable one is kept aside and defaults are used."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import platformdirs
+
+from app.settings.migrations import migrate
+from app.settings.schema import VERSION, AppSettings, from_values
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
+logger = logging.getLogger(__name__)
+
+
+def default_path() -> Path:
+    """Where this user's settings are."""
+    return Path(platformdirs.user_config_dir("standin", appauthor=False)) / "window.toml"
+
+
+class SettingsStore:
+    """Loads once, saves on each change. Raises nothing: a disk that fails costs memory between runs only."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or default_path()
+        self.problem = ""
+        self.settings = self._load()
+
+    def save(self, settings: AppSettings) -> None:
+        """Keep `settings`; the old file stays whole until the new one is."""
+        if settings == self.settings and self.path.exists():
+            return
+        self.settings = settings
+        lines = [f"version = {VERSION}"]
+        lines += [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in asdict(settings).items()]
+        partial = self.path.with_suffix(".partial")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            os.replace(partial, self.path)
+        except OSError as error:
+            logger.warning("settings cannot be kept: %s", error)
+
+    def _load(self) -> AppSettings:
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return AppSettings()
+        except (OSError, UnicodeDecodeError) as error:
+            return self._put_aside(error)
+        try:
+            settings, bad = from_values(migrate(tomllib.loads(text)))
+        except ValueError as error:
+            return self._put_aside(error)
+        if bad:
+            logger.info("settings that are not possible fell back: %s", ", ".join(bad))
+        return settings
+
+    def _put_aside(self, error: Exception) -> AppSettings:
+        kept = self.path.with_suffix(".unreadable.toml")
+        try:
+            os.replace(self.path, kept)
+            self.problem = f"The settings could not be read; they were kept as {kept} and defaults are used."
+        except OSError:
+            self.problem = f"The settings in {self.path} could not be read; defaults are used."
+        logger.info("%s %s", self.problem, error)
+        return AppSettings()

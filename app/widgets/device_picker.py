@@ -1,0 +1,59 @@
+"""A list of sound devices by name; one that is not there now stays chosen and says so."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QComboBox
+
+NONE = "none"
+
+
+class DevicePicker(QComboBox):
+    """Entries are None-like ("none"), the system's default ("", "") and (name, host API) pairs."""
+
+    picked = Signal(object)
+
+    def __init__(self, name: str, none_text: str, default_text: str) -> None:
+        super().__init__()
+        self.setAccessibleName(name)
+        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.setMinimumContentsLength(12)
+        self._none_text, self._default_text = none_text, default_text
+        self._choice: object = NONE
+        self.set_devices([])
+        self.activated.connect(self._on_activated)
+
+    @property
+    def choice(self) -> object:
+        """NONE, or (name, host API)."""
+        return self._choice
+
+    def choose(self, choice: object) -> None:
+        """Choose without telling anybody."""
+        self._choice = choice
+        self.set_devices(self._devices)
+
+    def set_devices(self, devices: list[tuple[str, str, bool]]) -> None:
+        """(name, host API, is default) of what there is now."""
+        self._devices = devices
+        names = [name for name, _host, _default in devices]
+        self.clear()
+        self.addItem(self._none_text, NONE)
+        default = next((name for name, _host, is_default in devices if is_default), "")
+        self.addItem(f"{self._default_text} ({default})" if default else self._default_text, ("", ""))
+        for name, host, _default in devices:
+            self.addItem(f"{name} ({host})" if names.count(name) > 1 else name, (name, host))
+        if self._index_of(self._choice) < 0:
+            self.addItem(f"{self._choice[0]} (not connected)", self._choice)
+        self.setCurrentIndex(self._index_of(self._choice))
+
+    def _index_of(self, choice: object) -> int:
+        return next((i for i in range(self.count()) if self._data(i) == choice), -1)
+
+    def _data(self, index: int) -> object:
+        data = self.itemData(index)
+        return data if data == NONE else tuple(data)
+
+    def _on_activated(self, index: int) -> None:
+        self._choice = self._data(index)
+        self.picked.emit(self._choice)

@@ -1,0 +1,298 @@
+"""Joins the main window to the controllers: what a person does goes down, what happens comes up as words."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import platformdirs
+from PySide6.QtCore import QByteArray, QObject
+from PySide6.QtGui import QImage, QImageReader
+from PySide6.QtWidgets import QFileDialog, QMessageBox
+
+from app.controllers.broadcast import BroadcastController
+from app.controllers.portrait_library import FILE_FILTER, PortraitLibrary
+from app.engine_client.client import EngineClient
+from app.engine_client.preview_reader import PreviewReader
+from app.theme import Theme
+from app.widgets.device_picker import NONE
+from app.windows.handle_dialog import HandleDialog
+from app.windows.main_window import MainWindow
+from app.windows.settings_dialog import SettingsDialog
+
+CONSENT = "Use only pictures that you have the right to use. Do you have it for the pictures you add?"
+_STATES = {
+    "idle": "Ready", "preparing": "Preparing the portrait...", "live": "Live", "holding": "Catching up...",
+    "fallback": "Using the simple picture", "stopping": "Stopping...",
+}  # fmt: skip
+
+
+class Presenter(QObject):
+    """Lives as long as the window; all on the GUI thread."""
+
+    def __init__(
+        self, window: MainWindow, client: EngineClient, broadcast: BroadcastController, library: PortraitLibrary,
+        reader: PreviewReader, theme: Theme,
+    ) -> None:  # fmt: skip
+        super().__init__(window)
+        self._window, self._client, self._broadcast = window, client, broadcast
+        self._library, self._reader, self._theme = library, reader, theme
+        self._entries = {}
+        self._cameras, self._cameras_reason = [], None
+        self._camera_label = ""
+        self._wants_editor = ""
+        self.dialog = None
+        self._connect_window()
+        self._connect_engine()
+        self._fill()
+
+    def _connect_window(self) -> None:
+        w = self._window
+        w.gallery.portrait_picked.connect(lambda ref: self._broadcast.change(portrait=ref))
+        w.gallery.files_dropped.connect(self.add_files)
+        w.gallery.image_dropped.connect(lambda image: self._may_add() and self._library.add_image(image))
+        w.gallery.removal_asked.connect(self._on_remove)
+        w.add_button.clicked.connect(self._on_add)
+        w.paste_button.clicked.connect(w.gallery.paste)
+        w.remove_button.clicked.connect(lambda: self._on_remove(self._broadcast.settings.portrait))
+        w.adjust_button.clicked.connect(self._on_adjust)
+        w.mirror_box.toggled.connect(self._on_mirror)
+        w.microphone.picked.connect(self._on_microphone)
+        w.voice_out.picked.connect(self._on_voice_out)
+        w.mute_button.toggled.connect(self._on_mute)
+        w.record_button.clicked.connect(self._on_record)
+        w.snapshot_button.clicked.connect(lambda: self._broadcast.snapshot(_new_file("png")))
+        w.settings_button.clicked.connect(self._on_settings)
+        w.start_button.clicked.connect(self._on_start)
+        w.closing.connect(self._on_closing)
+        self._theme.changed.connect(w.set_colours)
+
+    def _connect_engine(self) -> None:
+        c, b = self._client, self._broadcast
+        c.state_changed.connect(self._on_state)
+        c.noticed.connect(lambda e: self._tell_reason("error" if e.is_error else "warn", e.reason))
+        c.preview_opened.connect(lambda e: self._reader.open(e.memory_name))
+        c.camera_changed.connect(self._on_camera)
+        c.recording_changed.connect(self._on_recording)
+        c.stats_received.connect(self._on_stats)
+        c.devices_listed.connect(self._on_devices)
+        c.portrait_analysed.connect(self._on_analysed)
+        c.lost.connect(self._on_lost)
+        c.ready.connect(lambda _hello: self._window.banner.dismiss_if("engine.ended"))
+        b.failed.connect(self._on_failed)
+        b.camera_wanted_changed.connect(self._window.set_camera_wanted)
+        b.saved.connect(lambda what, path: self._window.banner.tell("info", f"{what} kept.", path))
+        self._library.added.connect(self._on_added)
+        self._library.refused.connect(lambda message, hint: self._window.banner.tell("error", message, hint))
+        self._library.thumbnail_ready.connect(self._window.gallery.set_thumbnail)
+        self._reader.frame_ready.connect(self._on_frame)
+
+    def _fill(self) -> None:
+        w, now = self._window, self._broadcast.settings
+        for entry in self._library.entries():
+            self._show(entry)
+        if now.portrait not in self._entries:
+            self._broadcast.change(portrait=next(iter(self._entries)))
+        w.gallery.select(self._broadcast.settings.portrait)
+        w.mirror_box.setChecked(now.is_preview_mirrored)
+        w.preview.set_mirrored(now.is_preview_mirrored)
+        w.microphone.choose((now.microphone, now.microphone_host) if now.has_microphone else NONE)
+        w.voice_out.choose((now.voice_out, now.voice_out_host) if now.has_voice_out else NONE)
+        if now.geometry:
+            w.restoreGeometry(QByteArray.fromBase64(now.geometry.encode()))
+
+    def _show(self, entry) -> None:
+        self._entries[entry.ref] = entry
+        self._window.gallery.add(entry.ref, entry.title)
+        self._library.request_thumbnail(entry)
+
+    # -------------------------------------------------------------------------------- what a person does
+
+    def ask_consent(self) -> bool:
+        """The one question of the first run; tests put an answer in its place."""
+        yes = QMessageBox.StandardButton.Yes
+        return QMessageBox.question(self._window, "Pictures of people", CONSENT) == yes
+
+    def add_files(self, paths: list[str]) -> None:
+        """Take pictures into the library."""
+        if self._may_add():
+            for path in paths:
+                self._library.add_file(path)
+
+    def _may_add(self) -> bool:
+        if not self._broadcast.settings.has_consented and self.ask_consent():
+            self._broadcast.change(has_consented=True)
+        return self._broadcast.settings.has_consented
+
+    def _on_add(self) -> None:
+        paths, _filter = QFileDialog.getOpenFileNames(self._window, "Add portraits", "", FILE_FILTER)
+        if paths:
+            self.add_files(paths)
+
+    def _on_added(self, entry) -> None:
+        self._show(entry)
+        self._window.gallery.select(entry.ref)
+        self._broadcast.change(portrait=entry.ref)
+        self._client_analyse(entry.ref)
+
+    def _client_analyse(self, ref: str) -> None:
+        self._broadcast.analyse(ref)
+
+    def _on_remove(self, ref: str) -> None:
+        entry = self._entries.get(ref)
+        if entry is None or entry.is_sample:
+            self._window.banner.tell("info", "The samples stay; only pictures you added can be removed.")
+            return
+        del self._entries[ref]
+        self._window.gallery.remove(ref)
+        first = next(iter(self._entries))
+        self._window.gallery.select(first)
+        self._broadcast.change(portrait=first)
+        self._library.remove(ref)
+
+    def _on_adjust(self) -> None:
+        self._wants_editor = self._broadcast.settings.portrait
+        self._client_analyse(self._wants_editor)
+
+    def _on_mirror(self, is_mirrored: bool) -> None:
+        self._window.preview.set_mirrored(is_mirrored)
+        self._broadcast.change(is_preview_mirrored=is_mirrored)
+
+    def _on_microphone(self, choice) -> None:
+        name, host = ("", "") if choice == NONE else choice
+        self._broadcast.change(has_microphone=choice != NONE, microphone=name, microphone_host=host)
+
+    def _on_voice_out(self, choice) -> None:
+        name, host = ("", "") if choice == NONE else choice
+        self._broadcast.change(has_voice_out=choice != NONE, voice_out=name, voice_out_host=host)
+
+    def _on_mute(self, is_muted: bool) -> None:
+        self._window.set_muted(is_muted)
+        self._broadcast.set_muted(is_muted)
+
+    def _on_record(self, is_on: bool) -> None:
+        self._broadcast.record(_new_file("mp4") if is_on else "")
+
+    def _on_settings(self) -> None:
+        self.dialog = SettingsDialog(self._broadcast.settings, self._cameras, self._window)
+        self.dialog.changed.connect(self._on_setting)
+        self.dialog.open()
+
+    def _on_setting(self, field: str, value: object) -> None:
+        self._broadcast.change(**{field: value})
+        if field == "theme":
+            self._theme.choose(value)
+
+    def _on_start(self) -> None:
+        if self._broadcast.is_camera_wanted:
+            self._broadcast.set_camera(False)
+            return
+        if self._cameras_reason and not any(c.problem is None for c in self._cameras):
+            self._tell_reason("error", self._cameras_reason, "Look again", self._broadcast.list_devices)
+            return
+        self._broadcast.set_camera(True)
+
+    def _on_closing(self) -> None:
+        self._broadcast.change(geometry=bytes(self._window.saveGeometry().toBase64()).decode())
+        if self.dialog:
+            self.dialog.close()
+
+    # -------------------------------------------------------------------------------------- what happens
+
+    def _tell_reason(self, kind: str, reason, action: str = "", on_action=None) -> None:
+        self._window.banner.tell(
+            kind, reason.message, reason.hint, code=reason.code, action=action, on_action=on_action
+        )
+
+    def _on_state(self, event) -> None:
+        state = event.state.value
+        self._window.state_label.setText(_STATES[state])
+        if state == "idle":
+            self._reader.close()
+            self._window.preview.set_waiting("No picture yet.")
+            self._broadcast.session_ended(event.reason)
+
+    def _on_frame(self, image: QImage) -> None:
+        if self._window.preview.frames == 0 or self._window.preview.is_waiting:
+            self._window.preview.set_waiting("")
+        self._window.preview.set_image(image)
+
+    def _on_camera(self, event) -> None:
+        self._camera_label = event.label if event.is_open else ""
+        self._window.set_on_air(event.is_open)
+        if not event.is_open and self._broadcast.is_camera_wanted and self._broadcast.is_running:
+            self._broadcast.camera_lost()
+
+    def _on_recording(self, event) -> None:
+        self._window.set_recording(event.is_recording)
+        if event.reason:
+            self._tell_reason("error", event.reason)
+        elif not event.is_recording:
+            self._window.banner.tell("info", "Recording kept.", event.path)
+
+    def _on_stats(self, event) -> None:
+        w = self._window
+        w.meter.set_level(event.level_dbfs, event.peak_dbfs)
+        is_silent = not self._broadcast.settings.has_microphone
+        word = "Muted" if self._broadcast.is_muted else "Speaking" if event.is_speaking else "Quiet"
+        w.speaking_label.setText("No microphone" if is_silent else word)
+        offset = event.av_offset_ms
+        sync = "" if offset is None else f"   lip sync {offset:+.0f} ms"
+        w.stats_label.setText(
+            f"{event.fps:.1f} fps   {event.delay_ms:.0f} ms behind you{sync}   {event.dropped} dropped"
+        )
+        w.voice_label.setText(f"{event.delay_ms:.0f} ms behind you, in step with the picture.")
+        if self._camera_label:
+            w.state_label.setText(f"In your call, pick the camera \u201c{self._camera_label}\u201d")
+
+    def _on_devices(self, event) -> None:
+        self._cameras, self._cameras_reason = event.cameras, event.cameras_reason
+        w = self._window
+        w.microphone.set_devices([(d.name, d.host_api, d.is_default) for d in event.microphones])
+        w.voice_out.set_devices([(d.name, d.host_api, d.is_default) for d in event.voice_outs])
+
+    def _on_analysed(self, event) -> None:
+        if self._wants_editor == event.portrait:
+            self._wants_editor = ""
+            self._open_editor(event)
+        elif not event.has_face:
+            self._window.banner.tell(
+                "warn", "No face was found in this portrait.", "Place the marks of the face by hand.",
+                action="Adjust face...", on_action=self._on_adjust,
+            )  # fmt: skip
+        elif event.advice:
+            self._tell_reason("warn", event.advice[0])
+
+    def _open_editor(self, event) -> None:
+        entry = self._entries.get(event.portrait)
+        if entry is None:
+            return
+        reader = QImageReader(str(entry.path))
+        reader.setAutoTransform(True)
+        image = reader.read()
+        self.dialog = HandleDialog(
+            self._theme.colours, event.portrait, image, event.handles, event.has_face, self._window
+        )
+        self.dialog.stored.connect(self._broadcast.store_handles)
+        self.dialog.open()
+
+    def _on_lost(self, reason, _pause_ms: int) -> None:
+        self._reader.close()
+        self._window.set_on_air(False)
+        self._window.set_recording(False)
+        self._camera_label = ""
+        self._window.state_label.setText("Restarting the engine...")
+        self._window.preview.set_waiting("The engine is being started again...")
+        self._tell_reason("error", reason)
+
+    def _on_failed(self, part: str, reason) -> None:
+        self._tell_reason("error", reason)
+        if part == "recording":
+            self._window.set_recording(False)
+
+
+def _new_file(suffix: str) -> str:
+    folder = platformdirs.user_videos_dir() if suffix == "mp4" else platformdirs.user_pictures_dir()
+    target = Path(folder) / "Standin"
+    target.mkdir(parents=True, exist_ok=True)
+    return str(target / f"standin-{time.strftime('%Y%m%d-%H%M%S')}.{suffix}")

@@ -1,0 +1,95 @@
+"""The settings that exist now, on one page; every change takes effect at once."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Signal
+from PySide6.QtGui import QColor
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QColorDialog,
+    QComboBox,
+    QDialog,
+    QFormLayout,
+    QLabel,
+    QPushButton,
+    QVBoxLayout,
+)
+
+from app.settings.schema import CHOICES, AppSettings
+
+_WORDS = {
+    "blur": "Blurred portrait", "solid": "One colour", "crop": "Fill and crop",
+    "system": "As the system", "light": "Light", "dark": "Dark", 25: "25 per second", 30: "30 per second",
+    "1280x720": "1280 x 720 (recommended)",
+}  # fmt: skip
+
+
+class SettingsDialog(QDialog):
+    """`changed` carries one field of `AppSettings` and its new value."""
+
+    changed = Signal(str, object)
+
+    def __init__(self, settings: AppSettings, cameras: list, parent) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("Settings")
+        self.resize(520, 480)
+        title = QLabel("Settings")
+        title.setObjectName("title")
+        form = QFormLayout()
+        form.setSpacing(12)
+        form.addRow("Appearance", self._choice("theme", settings.theme))
+        form.addRow("Picture size", self._choice("canvas", settings.canvas))
+        form.addRow("Frame rate", self._choice("fps", settings.fps))
+        form.addRow("Around the portrait", self._choice("fill", settings.fill))
+        self.colour_button = QPushButton(settings.colour)
+        self.colour_button.setAccessibleName("Background colour")
+        self.colour_button.clicked.connect(self._on_colour)
+        form.addRow("Colour", self.colour_button)
+        form.addRow("Virtual camera", self._cameras(settings, cameras))
+        mirror = QCheckBox("Mirror what others see")
+        mirror.setChecked(settings.is_output_mirrored)
+        mirror.toggled.connect(lambda on: self.changed.emit("is_output_mirrored", on))
+        note = QLabel("Call programs mirror only your own view of yourself; others see you the right way round.")
+        note.setObjectName("dim")
+        note.setWordWrap(True)
+        close = QPushButton("Close")
+        close.clicked.connect(self.accept)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(24, 24, 24, 24)
+        column.setSpacing(16)
+        column.addWidget(title)
+        column.addLayout(form)
+        column.addWidget(mirror)
+        column.addWidget(note)
+        column.addStretch(1)
+        column.addWidget(close)
+
+    def _choice(self, field: str, value: object) -> QComboBox:
+        box = QComboBox()
+        for choice in CHOICES[field]:
+            box.addItem(_WORDS.get(choice, str(choice).replace("x", " x ")), choice)
+        box.setCurrentIndex(box.findData(value))
+        box.activated.connect(lambda i: self.changed.emit(field, box.itemData(i)))
+        return box
+
+    def _cameras(self, settings: AppSettings, cameras: list) -> QComboBox:
+        box = QComboBox()
+        box.addItem("The first that can be used", ("", ""))
+        for camera in cameras:
+            note = "" if camera.problem is None else " (cannot be used now)"
+            box.addItem(f"{camera.label} {camera.device}{note}", (camera.device, camera.backend))
+        for index in range(box.count()):
+            if tuple(box.itemData(index)) == (settings.camera_device, settings.camera_backend):
+                box.setCurrentIndex(index)
+        box.activated.connect(lambda i: self._on_camera(*box.itemData(i)))
+        return box
+
+    def _on_camera(self, device: str, backend: str) -> None:
+        self.changed.emit("camera_device", device)
+        self.changed.emit("camera_backend", backend)
+
+    def _on_colour(self) -> None:
+        colour = QColorDialog.getColor(QColor(self.colour_button.text()), self)
+        if colour.isValid():
+            self.colour_button.setText(colour.name())
+            self.changed.emit("colour", colour.name())
