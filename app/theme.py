@@ -137,7 +137,6 @@ QPushButton:disabled {{ color: {c.dim}; background: {c.card}; }}
 QComboBox {{ background: {c.raised}; color: {c.text}; border: 1px solid {c.line}; border-radius: 8px;
   padding: 7px 10px; min-height: 18px; }}
 QComboBox:hover, QComboBox:focus {{ border-color: {c.accent}; }}
-QComboBox::drop-down {{ border: none; width: 24px; }}
 QComboBox QAbstractItemView {{ background: {c.card}; color: {c.text}; border: 1px solid {c.line}; outline: 0;
   selection-background-color: {c.accent}; selection-color: {c.on_accent}; padding: 4px; }}
 QCheckBox {{ color: {c.text}; spacing: 8px; background: transparent; padding: 4px; border: 2px solid transparent;

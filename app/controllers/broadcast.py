@@ -27,7 +27,6 @@ class BroadcastController(QObject):
         super().__init__(parent)
         self._client, self._store = client, store
         self.is_camera_wanted = self.is_muted = self.is_running = False
-        self._is_mic_refused = False
         client.ready.connect(self._on_ready)
         client.lost.connect(self._on_lost)
 
@@ -39,8 +38,6 @@ class BroadcastController(QObject):
     def change(self, **changes: object) -> None:
         """Keep a wish and bring a running session in line with it."""
         before = self.settings
-        if {"has_microphone", "microphone"} & set(changes):
-            self._is_mic_refused = False
         self._store.save(replace(before, **changes))
         after = self.settings
         self.settings_changed.emit(after)
@@ -111,13 +108,9 @@ class BroadcastController(QObject):
         return lambda error: self.failed.emit(part, error) if error else None
 
     def session_ended(self, reason) -> None:
-        """The session is over; a microphone that cannot be had must not cost the picture."""
+        """The session is over, for whatever reason."""
         was_running, self.is_running = self.is_running, False
-        if was_running and reason.code.startswith("microphone") and not self._is_mic_refused:
-            self._is_mic_refused = True
-            self.failed.emit("source", reason)
-            self._begin()
-        elif was_running and self.is_camera_wanted:
+        if was_running and self.is_camera_wanted:
             self._camera_replied(reason)
 
     def camera_lost(self) -> None:
@@ -126,8 +119,9 @@ class BroadcastController(QObject):
         self.camera_wanted_changed.emit(False)
 
     def _on_ready(self, _hello) -> None:
-        self.list_devices()
+        # The picture first: looking for devices takes the sound system a second.
         self._begin()
+        self.list_devices()
 
     def _on_lost(self, _reason, _pause_ms) -> None:
         self.is_running = False
@@ -139,7 +133,7 @@ class BroadcastController(QObject):
     def _begin(self) -> None:
         now = self.settings
         settings = s.SessionSettings(
-            portrait=now.portrait, source=s.SilentSource() if self._is_mic_refused else _source(now), canvas=_canvas(now), fps=now.fps,
+            portrait=now.portrait, source=s.SilentSource(), canvas=_canvas(now), fps=now.fps,
             camera=_camera(now) if self.is_camera_wanted else None, voice_out=_voice_out(now),
             has_preview=True, is_muted=self.is_muted,
         )  # fmt: skip
@@ -148,11 +142,12 @@ class BroadcastController(QObject):
 
     def _on_started(self, error) -> None:
         if error is None:
+            # A slow or missing microphone must not hold up the first picture.
+            source = _source(self.settings)
+            if not isinstance(source, s.SilentSource):
+                self._client.send(m.SetSource, self._fails_as("source"), source=source)
             return
         self.is_running = False
-        if error.code.startswith("microphone") and not self._is_mic_refused:
-            self._is_mic_refused = True
-            self._begin()
         self.failed.emit("start", error)
 
     def _camera_replied(self, error) -> None:

@@ -16,8 +16,8 @@ from PySide6.QtWidgets import (
 from app.theme import Palette
 
 _REF, _PIXMAP = Qt.ItemDataRole.UserRole, Qt.ItemDataRole.UserRole + 1
-_TILE = QSize(104, 128)
-_PICTURE = 92
+_TILE = QSize(100, 124)
+_PICTURE = 88
 
 
 class PortraitGallery(QListWidget):

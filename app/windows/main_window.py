@@ -44,6 +44,7 @@ class MainWindow(QMainWindow):
         column.addWidget(self._bottom())
         self._add_shortcuts()
         self.set_colours(colours)
+        self.gallery.setFocus()
 
     def _build_widgets(self, colours: Palette) -> None:
         self.banner = Banner(colours)
