@@ -107,6 +107,7 @@ def _qt_palette(c: Palette) -> QPalette:
 
 
 def _style_sheet(c: Palette) -> str:
+    chevron = asset_path("icon/ui/chevron-down.svg").as_posix()
     return f"""
 * {{ font-size: 13px; }}
 QMainWindow, QDialog, #root, QMessageBox {{ background: {c.window}; color: {c.text}; }}
@@ -137,11 +138,11 @@ QPushButton:disabled {{ color: {c.dim}; background: {c.card}; }}
 QComboBox {{ background: {c.raised}; color: {c.text}; border: 1px solid {c.line}; border-radius: 8px;
   padding: 7px 10px; min-height: 18px; }}
 QComboBox:hover, QComboBox:focus {{ border-color: {c.accent}; }}
+QComboBox::drop-down {{ border: none; width: 28px; }}
+QComboBox::down-arrow {{ image: url({chevron}); width: 14px; height: 14px; }}
 QComboBox QAbstractItemView {{ background: {c.card}; color: {c.text}; border: 1px solid {c.line}; outline: 0;
   selection-background-color: {c.accent}; selection-color: {c.on_accent}; padding: 4px; }}
-QCheckBox {{ color: {c.text}; spacing: 8px; background: transparent; padding: 4px; border: 2px solid transparent;
-  border-radius: 6px; }}
-QCheckBox:focus {{ border-color: {c.accent}; }}
+QCheckBox {{ color: {c.text}; spacing: 8px; background: transparent; }}
 #banner {{ border-radius: 10px; border: 1px solid {c.line}; background: {c.raised}; }}
 #banner[kind="warn"] {{ background: {c.warn_back}; border-color: {c.warn}; }}
 #banner[kind="error"] {{ background: {c.error_back}; border-color: {c.on_air}; }}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
-from PySide6.QtCore import QObject, QRunnable, QSize, QThreadPool, Signal
+from PySide6.QtCore import QObject, QSize, Signal
 from PySide6.QtGui import QImage, QImageReader
 
 from engine.assets import asset_path
@@ -40,8 +41,8 @@ class PortraitLibrary(QObject):
     def __init__(self, folder: Path | None = None, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.folder = folder or Path(platformdirs.user_data_dir("standin", appauthor=False)) / "portraits"
-        self._pool = QThreadPool(self)
-        self._pool.setMaxThreadCount(1)
+        # Not QThreadPool: a QRunnable made from a Python function is freed twice at times.
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="portraits")
 
     def entries(self) -> list[PortraitEntry]:
         """Samples first, then the user's pictures by name."""
@@ -73,10 +74,10 @@ class PortraitLibrary(QObject):
 
     def wait(self) -> None:
         """Until nothing is under way (at closing, and in tests)."""
-        self._pool.waitForDone(3000)
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _run(self, work) -> None:
-        self._pool.start(QRunnable.create(work))
+        self._pool.submit(work)
 
     def _add_file(self, path: Path) -> None:
         reader = QImageReader(str(path))

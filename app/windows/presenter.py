@@ -7,7 +7,7 @@ from pathlib import Path
 
 import platformdirs
 from PySide6.QtCore import QByteArray, QObject
-from PySide6.QtGui import QImage, QImageReader
+from PySide6.QtGui import QImage, QImageReader, QKeySequence, QShortcut
 from PySide6.QtWidgets import QFileDialog, QMessageBox
 
 from app.controllers.broadcast import BroadcastController
@@ -65,6 +65,7 @@ class Presenter(QObject):
         w.settings_button.clicked.connect(self._on_settings)
         w.start_button.clicked.connect(self._on_start)
         w.closing.connect(self._on_closing)
+        QShortcut(QKeySequence("F5"), w, self._broadcast.list_devices)
         self._theme.changed.connect(w.set_colours)
 
     def _connect_engine(self) -> None:
