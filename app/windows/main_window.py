@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtGui import QKeySequence, QShortcut
 from PySide6.QtWidgets import QCheckBox, QFrame, QHBoxLayout, QLabel, QMainWindow, QPushButton, QVBoxLayout, QWidget
 
@@ -82,6 +82,7 @@ class MainWindow(QMainWindow):
 
     def _button(self, text: str, symbol: str, name: str, tip: str) -> QPushButton:
         button = QPushButton(text)
+        button.setIconSize(QSize(18, 18))
         button.setAccessibleName(name)
         button.setToolTip(tip)
         self._icons.append((button, symbol))
