@@ -22,6 +22,9 @@ _STARVED_S = 0.150
 """A microphone that delivers nothing must not stop the picture: past this the timeline goes on without it. Sound
 servers under load deliver up to 100 ms at once; cutting into that would cost words."""
 
+_AHEAD_S = 0.040
+"""The timeline may be this far ahead of a block (rounding, starvation) before the block is placed anew."""
+
 VoiceWriter = Callable[[np.ndarray, int, float], None]
 
 
@@ -93,13 +96,14 @@ class Listener:
             start_s = self._start_s + block.first_sample / block.rate_hz
             deviation_s = self._sample_clock.observe(round(start_s * SAMPLE_RATE_HZ), block.captured_at_s)
             ahead_s = self._timeline.end / SAMPLE_RATE_HZ - start_s
-            if abs(deviation_s) < RESYNC_S and ahead_s < RESYNC_S:
+            if abs(deviation_s) < RESYNC_S and ahead_s < _AHEAD_S:
                 return start_s, samples
         return self._placed_anew(block, samples)
 
     def _placed_anew(self, block: AudioBlock, samples: np.ndarray) -> tuple[float, np.ndarray]:
         """Put the block where it was captured: silence before it, or without what came too late."""
         self._resampler = _ToMono16k(block.rate_hz)
+        self._sample_clock.forget_deviation()
         target = self._sample_clock.sample_at(block.captured_at_s)
         if target > self._timeline.end:
             self._timeline.append_silence(target - self._timeline.end)
