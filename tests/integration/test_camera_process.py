@@ -22,7 +22,7 @@ from engine.sinks.virtual_camera import open_camera
 
 CANVAS = CanvasFormat(width=64, height=36, fps=25)
 
-BACKENDS = '''
+BACKENDS = """
 import os, time
 from pathlib import Path
 from engine.errors import CameraError
@@ -57,7 +57,7 @@ class Noisy(Good):
     def send(self, image):
         print("a driver talks to standard output")
         super().send(image)
-'''
+"""
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ class InnerMouth:
         rows, columns = window
         self._size = (columns.stop - columns.start, rows.stop - rows.start)
         self._origin = np.array([columns.start, rows.start], np.float64)
+        self._box = self._drawn_box()
         self.is_flat = geometry.is_flat
         skin, lip = _colours(image, geometry)
         light = float(np.clip(skin.mean() / 255.0 / 0.72, 0.45, 1.12))
@@ -45,19 +46,34 @@ class InnerMouth:
         down = self._frame.to_image(np.array([0.0, JAW_DROP * 0.92])) - self._frame.to_image(np.zeros(2))
         return jaw * down
 
+    def _drawn_box(self) -> tuple[int, int, int, int]:
+        """(x0, y0, x1, y1) within the window: all that teeth and tongue can cover, so that little is drawn finely."""
+        left, right = self._face.corner_x
+        seams = np.concatenate([self._face.seam_upper, self._face.seam_lower])[:, 1]
+        top, bottom = float(seams.min()) - 0.2, float(seams.max()) + 0.2
+        corners = np.array([[x, y] for x in (left - 0.1, right + 0.1) for y in (top, bottom)])
+        spots = self._frame.to_image(corners) - self._origin
+        low = np.clip(np.floor(spots.min(axis=0)).astype(int), 0, np.array(self._size) - 1)
+        high = np.clip(np.ceil(spots.max(axis=0)).astype(int) + 1, low + 1, self._size)
+        return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
     def _points(self) -> np.ndarray:
-        width, height = self._size
+        x0, y0, x1, y1 = self._box
+        width, height = x1 - x0, y1 - y0
         fine = np.stack(
             np.meshgrid(
                 (np.arange(width * _FINE) + 0.5) / _FINE - 0.5, (np.arange(height * _FINE) + 0.5) / _FINE - 0.5
             ),
             axis=-1,
         )
-        return self._frame.to_face(fine + self._origin)
+        return self._frame.to_face(fine + self._origin + np.array([x0, y0]))
 
     def _layer(self, colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
         rgba = np.concatenate([colour * alpha[..., None], alpha[..., None]], axis=-1).astype(np.float32)
-        return np.ascontiguousarray(cv2.resize(rgba, self._size, interpolation=cv2.INTER_AREA))
+        x0, y0, x1, y1 = self._box
+        layer = np.zeros((self._size[1], self._size[0], 4), np.float32)
+        layer[y0:y1, x0:x1] = cv2.resize(rgba, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
+        return layer
 
     def _upper_teeth(self, light: float) -> np.ndarray:
         points = self._points()

@@ -12,7 +12,7 @@ class Lattice:
 
     def __init__(self, size: tuple[int, int]) -> None:
         self.size = size
-        self.stride = 4 if size[0] * size[1] <= 600_000 else 8
+        self.stride = 4 if size[0] * size[1] <= 300_000 else 8
         self.width = -(-size[0] // self.stride)
         self.height = -(-size[1] // self.stride)
         x = np.arange(self.width, dtype=np.float32) * self.stride + (self.stride - 1) / 2
