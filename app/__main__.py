@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import sys
 
+_NO_QT = (
+    "standin: the window cannot be opened because PySide6 is missing. "
+    'Run python3 packaging/bootstrap.py setup, or: pip install "standin[gui]".'
+)
+
 
 def main() -> int:
-    """Exit status 0 when the window was closed."""
-    from app.bootstrap import run
-
+    """Exit status 0 when the window was closed, 1 with one sentence where Qt is missing."""
+    try:
+        from app.bootstrap import run
+    except ImportError as error:
+        if error.name is None or error.name.split(".")[0] not in ("PySide6", "shiboken6"):
+            raise
+        sys.stderr.write(f"{_NO_QT}\n")
+        return 1
     return run()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import shiboken6
 from PySide6.QtGui import QIcon
 from PySide6.QtWidgets import QApplication
 
@@ -14,6 +15,7 @@ from app.engine_client.client import EngineClient
 from app.engine_client.preview_reader import PreviewReader
 from app.engine_client.process import EngineProcess
 from app.settings.store import SettingsStore
+from app.single_instance import SingleInstance
 from app.theme import Theme
 from app.windows.main_window import MainWindow
 from app.windows.presenter import Presenter
@@ -43,6 +45,12 @@ class Application:
         self.client.start()
         self.window.show()
 
+    def show_window(self) -> None:
+        """Bring the window to the front."""
+        self.window.showNormal()
+        self.window.raise_()
+        self.window.activateWindow()
+
     def close(self) -> None:
         """Let go of everything; safe to call twice."""
         self.reader.close()
@@ -55,7 +63,17 @@ def run() -> int:
     qt = QApplication.instance() or QApplication(sys.argv[:1])
     qt.setApplicationName("Standin")
     qt.setStyle("Fusion")
+    instance = SingleInstance()
+    if not instance.is_first():
+        sys.stderr.write("Standin is open already; its window comes to the front.\n")
+        return 0
     application = Application()
+    instance.asked_to_show.connect(application.show_window)
     qt.aboutToQuit.connect(application.close)
     application.open()
-    return qt.exec()
+    status = qt.exec()
+    application.close()
+    instance.close()
+    # Destroyed here, in order, while Qt is whole: at the interpreter's end some of it would go after its parents.
+    shiboken6.delete(application.window)
+    return status

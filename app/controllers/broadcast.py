@@ -13,6 +13,8 @@ from app.settings.store import SettingsStore
 from engine import settings as s
 from engine.protocol import messages as m
 
+FIRST_SAMPLE = "sample:"
+
 
 class BroadcastController(QObject):
     """Keeps the wishes (settings, camera on, muted) and brings the engine in line with them."""
@@ -134,7 +136,6 @@ class BroadcastController(QObject):
         now = self.settings
         settings = s.SessionSettings(
             portrait=now.portrait, source=s.SilentSource(), canvas=_canvas(now), fps=now.fps,
-            camera=_camera(now) if self.is_camera_wanted else None, voice_out=_voice_out(now),
             has_preview=True, is_muted=self.is_muted,
         )  # fmt: skip
         self.is_running = True
@@ -142,13 +143,26 @@ class BroadcastController(QObject):
 
     def _on_started(self, error) -> None:
         if error is None:
-            # A slow or missing microphone must not hold up the first picture.
-            source = _source(self.settings)
-            if not isinstance(source, s.SilentSource):
-                self._client.send(m.SetSource, self._fails_as("source"), source=source)
+            self._add_devices()
             return
         self.is_running = False
         self.failed.emit("start", error)
+        if error.code.startswith("portrait.") and self.settings.portrait != FIRST_SAMPLE:
+            # A remembered picture may be gone since; a window without a picture helps nobody.
+            self._store.save(replace(self.settings, portrait=FIRST_SAMPLE))
+            self.settings_changed.emit(self.settings)
+            self._begin()
+
+    def _add_devices(self) -> None:
+        """A slow, missing or refusing device must not hold up the first picture, so each comes after it."""
+        now = self.settings
+        source, voice_out = _source(now), _voice_out(now)
+        if self.is_camera_wanted:
+            self._client.send(m.SetCamera, self._camera_replied, camera=_camera(now))
+        if not isinstance(source, s.SilentSource):
+            self._client.send(m.SetSource, self._fails_as("source"), source=source)
+        if voice_out is not None:
+            self._client.send(m.SetVoiceOut, self._fails_as("voice_out"), voice_out=voice_out)
 
     def _camera_replied(self, error) -> None:
         if error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -287,7 +288,8 @@ class Presenter(QObject):
         self._tell_reason("error", reason)
 
     def _on_failed(self, part: str, reason) -> None:
-        self._tell_reason("error", reason)
+        # A computer without a microphone is no failure: the portrait rests until there is one.
+        self._tell_reason("info" if reason.code == "microphone.none" else "error", reason)
         if part == "recording":
             self._window.set_recording(False)
 
@@ -295,5 +297,6 @@ class Presenter(QObject):
 def _new_file(suffix: str) -> str:
     folder = platformdirs.user_videos_dir() if suffix == "mp4" else platformdirs.user_pictures_dir()
     target = Path(folder) / "Standin"
-    target.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # the engine says what is wrong with the folder when it writes there
+        target.mkdir(parents=True, exist_ok=True)
     return str(target / f"standin-{time.strftime('%Y%m%d-%H%M%S')}.{suffix}")

@@ -8,7 +8,7 @@ import numpy as np
 from engine.generators.puppet.geometry import FaceGeometry
 from engine.generators.puppet.lattice import smoothstep
 
-_BELOW_CHIN_IOD = 0.33
+_BELOW_CHIN_IOD = 0.29
 _SMALLEST_ISLAND = 0.15
 
 
