@@ -16,6 +16,9 @@ _CAVITY_FLAT = np.array([96.0, 32.0, 44.0])
 _TONGUE = np.array([188.0, 84.0, 88.0])
 _TEETH = np.array([236.0, 229.0, 216.0])
 _HALF_WIDTHS = (0.090, 0.075, 0.072, 0.058, 0.050, 0.045)
+_WORTH_KEEPING_IOD = 0.13
+"""Lips parted less than this show too little of the picture's own teeth to continue them."""
+
 _FINE = 3
 """Teeth are drawn this much finer and reduced: smooth outlines without a vector library."""
 
@@ -37,8 +40,9 @@ class InnerMouth:
         self.cavity = ((_CAVITY_FLAT if self.is_flat else _CAVITY) * light / 255.0).astype(np.float32)
         self.shadow = (0.30 * lip / 255.0).astype(np.float32)
         # Teeth and tongue are lit like the face, but are not as dark as a dark skin is.
-        light = float(np.clip(light, 0.84, 1.08))
-        self.upper = self._own_teeth(image, window, light) if geometry.is_mouth_open else self._upper_teeth(light)
+        light = float(np.clip(light, 0.93, 1.08))
+        shows_teeth = geometry.is_mouth_open and _widest_gap_iod(self._face) >= _WORTH_KEEPING_IOD
+        self.upper = self._own_teeth(image, window, light) if shows_teeth else self._upper_teeth(light)
         self.lower = self._tongue_and_teeth(light)
 
     def jaw_shift_px(self, jaw: float) -> np.ndarray:
@@ -160,3 +164,8 @@ def _colours(image: np.ndarray, geometry: FaceGeometry) -> tuple[np.ndarray, np.
         return np.median(image[y, x].astype(np.float64), axis=0)
 
     return around((50, 280, 117, 346, 101, 330, 205, 425)), around((15, 16, 86, 316, 85, 315))
+
+
+def _widest_gap_iod(face: FacePoints) -> float:
+    """How far the lips of the portrait are apart at most."""
+    return float((face.seam_lower[:, 1] - face.seam_upper[:, 1]).max())

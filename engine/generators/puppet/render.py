@@ -164,7 +164,7 @@ class PuppetRenderer:
         inner = self._inner
         colour = np.empty((*local.shape[:2], 3), np.float32)
         colour[:] = inner.cavity * (0.55 if expression.jaw < 0.05 else 0.85)
-        strength = (1.0 - 0.85 * expression.round) * float(smoothstep(np.float64(expression.jaw), 0.20, 0.60))
+        strength = max(0.0, 1.0 - 1.4 * expression.round) * float(smoothstep(np.float64(expression.jaw), 0.14, 0.40))
         if strength > 0.01:
             shift = inner.jaw_shift_px(expression.jaw).astype(np.float32)
             _lay_over(colour, inner.lower, local - shift, strength)
