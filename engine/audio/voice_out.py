@@ -73,6 +73,9 @@ class DelayLine:
 
         The sample of session time t should sound at `origin_s + t + delay_s`.
         """
+        if self._pending_wait or self._pending_skip:
+            self._mark = None  # a jump is under way: what was measured before it is over says nothing
+            return None
         mark = self._mark
         if mark is None or self._speed is None:
             return None
