@@ -12,11 +12,13 @@ _BELOW_CHIN_IOD = 0.29
 _SMALLEST_ISLAND = 0.15
 
 
-def cut_out_alpha(person_mask: np.ndarray, geometry: FaceGeometry, size: tuple[int, int]) -> np.ndarray | None:
-    """uint8 (h, w): the figure, a little outwards so that its outline stays with it; None where there is none.
+def cut_out_alpha(
+    person_mask: np.ndarray, geometry: FaceGeometry, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """(layer, figure), uint8 (h, w), a little outwards so that the outline stays with it; None where there is none.
 
     Below the chin the figure is widened and softened: shoulders and collars move so little that a hard cut would only
-    show. `person_mask` is uint8 or float32 of any size.
+    show; `figure` is not widened: what lies behind it has to be filled. `person_mask` is uint8 or float32 of any size.
     """
     mask = person_mask.astype(np.float32)
     if person_mask.dtype == np.uint8:
@@ -35,12 +37,15 @@ def cut_out_alpha(person_mask: np.ndarray, geometry: FaceGeometry, size: tuple[i
     grid = np.stack(np.meshgrid(np.arange(size[0]), np.arange(size[1])), axis=-1)
     chin_y = frame.to_face(geometry.landmarks[152])[1]
     below = smoothstep(frame.to_face(grid)[..., 1], chin_y + 0.25, chin_y + 0.75)
-    return np.clip(255 * (mask + (wide - mask) * below) + 0.5, 0, 255).astype(np.uint8)
+    layer, figure = (
+        np.clip(255 * part + 0.5, 0, 255).astype(np.uint8) for part in (mask + (wide - mask) * below, mask)
+    )
+    return layer, figure
 
 
-def filled_background(image: np.ndarray, alpha: np.ndarray, iod_px: float) -> np.ndarray:
+def filled_background(image: np.ndarray, figure: np.ndarray, iod_px: float) -> np.ndarray:
     """RGB uint8: the picture with everything under the figure filled from around it (push and pull over a pyramid)."""
-    known = (_dilated((alpha > 5).astype(np.float32), 0.05 * iod_px) < 0.5).astype(np.float32)
+    known = (_dilated((figure > 5).astype(np.float32), 0.02 * iod_px) < 0.5).astype(np.float32)
     levels = [(image.astype(np.float32) * known[..., None], known)]
     while min(levels[-1][1].shape) > 1:
         colours, weights = levels[-1]
@@ -55,7 +60,7 @@ def filled_background(image: np.ndarray, alpha: np.ndarray, iod_px: float) -> np
             filled = cv2.resize(filled, (weights.shape[1], weights.shape[0]), interpolation=cv2.INTER_LINEAR)
             share = np.minimum(1.0, weights)[..., None]
             filled = filled.reshape(own.shape) * (1 - share) + own * share
-    soft = cv2.GaussianBlur(known, (0, 0), max(1.0, 0.02 * iod_px))[..., None] * known[..., None]
+    soft = cv2.GaussianBlur(known, (0, 0), max(1.0, 0.012 * iod_px))[..., None] * known[..., None]
     return np.clip(image * soft + filled * (1 - soft) + 0.5, 0, 255).astype(np.uint8)
 
 

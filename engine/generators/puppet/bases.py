@@ -19,6 +19,9 @@ from engine.generators.puppet.splines import ThinPlateSpline
 BASES = ("jaw", "wide", "round", "press", "close", "tuck", "brow", "gaze_x", "gaze_y", "blink")
 
 JAW_DROP = 0.21
+_CLOSABLE = 0.22
+"""A laughing mouth wider open than this stays a little open: drawn together further, the face would fold."""
+
 _SMOOTHING = 1e-3
 _ACROSS = 19
 _BESIDE = ((0.12, 0.75), (0.30, 0.30))
@@ -57,7 +60,7 @@ class FacePoints:
             seam_lower=lower,
             corner_x=(float(upper[0, 0]), float(upper[-1, 0])),
             chin_y=float(landmarks[g.CHIN, 1]),
-            gap=float((lower[middle, 1] - upper[middle, 1]).mean()) if geometry.is_mouth_open else 0.0,
+            gap=min(_CLOSABLE, float((lower[middle, 1] - upper[middle, 1]).mean())) if geometry.is_mouth_open else 0.0,
         )
 
     def seam_at(self, x: np.ndarray, seam: np.ndarray) -> np.ndarray:

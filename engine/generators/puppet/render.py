@@ -51,8 +51,9 @@ class PuppetRenderer:
         self.size = size
         self._iod_px = geometry.face_frame().iod_px
         self._lattice = Lattice(size)
-        alpha = None if person_mask is None else cut_out_alpha(person_mask, geometry, size)
-        self._background = None if alpha is None else filled_background(image_rgb, alpha, self._iod_px)
+        cut_out = None if person_mask is None else cut_out_alpha(person_mask, geometry, size)
+        alpha, figure = cut_out if cut_out is not None else (None, None)
+        self._background = None if figure is None else filled_background(image_rgb, figure, self._iod_px)
         self._source = np.dstack([image_rgb, np.full(image_rgb.shape[:2], 255, np.uint8) if alpha is None else alpha])
         upper, lower = displacement_bases(geometry, self._lattice)
         pose = pose_fields(geometry, self._lattice, is_cut_out=alpha is not None)

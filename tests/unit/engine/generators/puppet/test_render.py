@@ -206,3 +206,11 @@ def test_every_basis_moves_something(whole):
         if name in ("close", "blink"):
             continue  # one needs an open mouth, the other only lifts the lower lid a little
         assert (np.abs(_frame(whole, **{name: 0.8}).astype(int) - rest.astype(int)).max()) > 8, name
+
+
+def test_photograph_at_rest_is_the_photograph(astronaut, face_models):
+    from engine.generators.puppet.analyse import analyse_portrait
+
+    found = analyse_portrait(astronaut, models=face_models)
+    renderer = PuppetRenderer(astronaut, found.geometry, size=SIZE, person_mask=found.person_mask)
+    assert _psnr(_frame(renderer), astronaut) >= 36
