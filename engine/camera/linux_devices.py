@@ -99,8 +99,8 @@ def _fed_by(system: LinuxSystem, path: Path) -> Reason:
     if users:
         return Reason(
             code="camera.busy",
-            message=f"{path} is already being fed by {', '.join(users)}.",
-            hint="Close that program, or pick another device.",
+            message=f"{path} is being fed already; it is open in {', '.join(users)}.",
+            hint="Stop the program that feeds it, or pick another device.",
         )
     return Reason(
         code="camera.no_output",
