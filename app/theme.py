@@ -144,7 +144,8 @@ QComboBox::down-arrow {{ image: url({chevron}); width: 14px; height: 14px; }}
 QComboBox QAbstractItemView {{ background: {c.card}; color: {c.text}; border: 1px solid {c.line}; outline: 0;
   selection-background-color: {c.accent}; selection-color: {c.on_accent}; padding: 4px; }}
 QCheckBox {{ color: {c.text}; spacing: 8px; background: transparent; }}
-QCheckBox::indicator {{ width: 18px; height: 18px; border: 1px solid {c.dim}; border-radius: 5px; background: {c.card}; }}
+QCheckBox::indicator {{ width: 18px; height: 18px; border: 1px solid {c.dim}; border-radius: 5px; }}
+QCheckBox::indicator {{ background: {c.card}; }}
 QCheckBox::indicator:hover, QCheckBox::indicator:focus {{ border: 2px solid {c.accent}; width: 16px; height: 16px; }}
 QCheckBox::indicator:checked {{ background: {c.accent}; border-color: {c.accent}; image: url({check}); }}
 #banner {{ border-radius: 10px; border: 1px solid {c.line}; background: {c.raised}; }}
