@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -124,6 +125,8 @@ class Recorder:
             container.mux(self._video.encode(None))
             container.close()
         except OSError as error:
+            with contextlib.suppress(OSError):
+                container.close()  # or it would try again, and complain, when it is collected
             raise output_error(self.path, error) from error
 
     def _created(self, flags: str) -> av.container.OutputContainer:
