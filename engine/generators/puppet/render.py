@@ -23,6 +23,9 @@ _INVERSIONS = 4
 _REACH_IOD = 0.22
 """How far anything moves at most: regions are widened by this."""
 
+_PARTED_PX = 0.2
+"""Where the sheets differ by less than this at most, one is as good as the other."""
+
 _SEAM_SOFT_IOD = 0.10
 _VISIBLE_HOLE = 0.02
 _AO_BOXES_IOD = (0.055, 0.045)
@@ -88,8 +91,12 @@ class PuppetRenderer:
         else:
             figure = _box(alpha > 0, 1, self._reach_px)
         self._figure = PixelMap(self._lattice, figure)
-        parted = np.abs(upper - lower).max(axis=(0, 3)) > 0.01
-        mouth = _box(parted, self._lattice.stride, self._reach_px)
+        # Above the seam the upper sheet covers whatever the lower one does.
+        frame = geometry.face_frame()
+        seam_top = float(frame.to_face(geometry.seam_upper)[:, 1].min())
+        is_below = frame.to_face(self._lattice.points)[..., 1] > seam_top - 0.12
+        parted = (np.abs(upper - lower).max(axis=(0, 3)) > _PARTED_PX) & is_below
+        mouth = _box(parted, self._lattice.stride, 0.5 * self._reach_px)
         window = self._figure
         mouth = (max(mouth[0], window.x0), max(mouth[1], window.y0), min(mouth[2], window.x1), min(mouth[3], window.y1))
         self._mouth = PixelMap(self._lattice, mouth)
