@@ -234,8 +234,10 @@ def _add_still(add, face: FacePoints, *, nose: tuple[int, ...]) -> None:
     add(ring[ring[:, 1] < face.chin_y + 0.3])
     add(marks[list(nose + _CHEEKS)])
     neck = np.array([-0.6, -0.3, 0.0, 0.3, 0.6])
-    for below in (0.55, 0.8):
-        add(np.stack([neck, np.full(5, face.chin_y + below)], axis=-1))
+    # Just under the chin the skin of the neck gives way; held there, it would be pressed into folds by a wide jaw.
+    for below, share in ((0.45, 0.25), (0.85, 0.0)):
+        points = np.stack([neck, np.full(5, face.chin_y + below)], axis=-1)
+        add(points, jaw=_pair(0, share * JAW_DROP, 5))
     for top, bottom in ((g.LEFT_BROW_TOP, g.LEFT_BROW_BOTTOM), (g.RIGHT_BROW_TOP, g.RIGHT_BROW_BOTTOM)):
         for indices in (top, bottom):
             points = marks[list(indices)]
