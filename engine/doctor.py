@@ -95,7 +95,7 @@ def _devices(found: DevicesListed) -> list[Finding]:
                     state="limited",
                     message=f"Chrome and Meet will not list {camera.device}.",
                     hint="Reload the driver with exclusive_caps=1: sudo modprobe -r v4l2loopback && "
-                    "sudo modprobe v4l2loopback exclusive_caps=1 card_label=Standin",
+                    "sudo modprobe v4l2loopback exclusive_caps=1 card_label='Standin Camera'",
                     code="camera.no_exclusive_caps",
                 )
             )

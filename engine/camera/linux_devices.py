@@ -13,9 +13,9 @@ from engine.protocol.messages import CameraDevice, Reason
 
 _INSTALL = (
     "Install it: sudo apt install v4l2loopback-dkms (Fedora: RPM Fusion's v4l2loopback; Arch: v4l2loopback-dkms), "
-    "then: sudo modprobe v4l2loopback exclusive_caps=1 card_label=Standin"
+    "then: sudo modprobe v4l2loopback exclusive_caps=1 card_label='Standin Camera'"
 )
-_LOAD = "Load it: sudo modprobe v4l2loopback exclusive_caps=1 card_label=Standin"
+_LOAD = "Load it: sudo modprobe v4l2loopback exclusive_caps=1 card_label='Standin Camera'"
 
 
 @dataclass(frozen=True, kw_only=True)
