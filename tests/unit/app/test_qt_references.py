@@ -1,4 +1,4 @@
-"""The Qt binding keeps the interpreter's constants alive: one that does not ends the window after a minute."""
+"""The Qt binding keeps the interpreter's constants alive: one that does not ends the process."""
 
 from __future__ import annotations
 
