@@ -41,6 +41,7 @@ class Presenter(QObject):
         self._entries = {}
         self._cameras, self._cameras_reason = [], None
         self._camera_label = ""
+        self._state_text = "Starting..."
         self._wants_editor = ""
         self.dialog = None
         self._connect_window()
@@ -189,9 +190,7 @@ class Presenter(QObject):
         if self._broadcast.is_camera_wanted:
             self._broadcast.set_camera(False)
             return
-        if self._cameras_reason and not any(c.problem is None for c in self._cameras):
-            self._tell_reason("error", self._cameras_reason, "Look again", self._broadcast.list_devices)
-            return
+        # Asked of the engine each time: a driver may have been installed since the devices were listed.
         self._broadcast.set_camera(True)
 
     def _on_closing(self) -> None:
@@ -208,7 +207,8 @@ class Presenter(QObject):
 
     def _on_state(self, event) -> None:
         state = event.state.value
-        self._window.state_label.setText(_STATES[state])
+        self._state_text = _STATES[state]
+        self._window.state_label.setText(self._state_text)
         if state == "idle":
             self._reader.close()
             self._window.preview.set_waiting("No picture yet.")
@@ -222,6 +222,8 @@ class Presenter(QObject):
     def _on_camera(self, event) -> None:
         self._camera_label = event.label if event.is_open else ""
         self._window.set_on_air(event.is_open)
+        if not event.is_open:
+            self._window.state_label.setText(self._state_text)
         if not event.is_open and self._broadcast.is_camera_wanted and self._broadcast.is_running:
             self._broadcast.camera_lost()
 

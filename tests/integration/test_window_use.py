@@ -76,7 +76,8 @@ def test_start_without_a_camera_names_the_cause(qtbot, application):
     if any(camera.problem is None for camera in presenter._cameras):
         pytest.skip("this machine has a virtual camera")
     qtbot.mouseClick(application.window.start_button, Qt.MouseButton.LeftButton)
-    assert application.window.banner.message.text() == presenter._cameras_reason.message
+    expected = presenter._cameras_reason.message
+    qtbot.waitUntil(lambda: application.window.banner.message.text() == expected, timeout=10_000)
     assert application.window.start_button.text() == "Start virtual camera"
 
 
@@ -95,6 +96,7 @@ def test_on_air_and_off_again(qtbot, application, tmp_path):
     qtbot.mouseClick(application.window.start_button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: application.window.air_label.text() == "Off air", timeout=10_000)
     assert device.read_bytes().endswith(b"closed")
+    assert "pick the camera" not in application.window.state_label.text()
 
 
 def test_killed_window_releases_the_camera(tmp_path, qtbot):
