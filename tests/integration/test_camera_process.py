@@ -111,6 +111,7 @@ def test_a_driver_that_prints_does_no_harm(device):
     camera.open(CANVAS)
     _feed(camera, range(1, 6))
     _wait(lambda: "frame 5" in _lines(device))
+    assert camera.restarts == 0
     camera.close()
 
 
@@ -161,6 +162,7 @@ def test_the_camera_is_released_when_the_engine_is_killed(device, tmp_path):
     _wait(lambda: _lines(device)[-1] == "close", timeout_s=2.0)
     pid = int(_lines(device)[0].split()[3])
     _wait(lambda: not psutil.pid_exists(pid), timeout_s=2.0)
+    assert _lines(device).count("close") == 1
 
 
 def test_many_cycles_leave_no_process_and_no_descriptor(device):
