@@ -12,6 +12,7 @@ from pathlib import Path
 from engine.commands.console import ProgressLine
 from engine.commands.options import add_picture_options, canvas_settings, generator_settings
 from engine.errors import OutputError, UsageError
+from engine.media import SAMPLE_RATE_HZ
 from engine.protocol.messages import (
     CameraChanged,
     Event,
@@ -200,6 +201,8 @@ def _summarise(settings: SessionSettings, stats: Stats) -> None:
         f"{stats.presented} frames in {stats.time_s:.1f} s; held {stats.held}, dropped {stats.dropped}, "
         f"late {stats.late}; {stats.latency_ms:.0f} ms from voice to picture."
     )
+    if stats.missing_samples:
+        print(f"The microphone left out {stats.missing_samples / SAMPLE_RATE_HZ:.1f} s of sound.")
     if settings.recording:
         print(f"Recorded: {settings.recording}")
 

@@ -224,7 +224,9 @@ class SinkStats(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class Stats(Event, tag="stats"):
     """A snapshot, several times a second. Counters run since the session went live; times are in ms.
 
-    `latency_ms` is measured, from the capture of a frame's last sample to its hand-over; `delay_ms` is the promised
+    `skipped_samples` were heard but not shown (a late generator), `missing_samples` were never delivered by the
+    microphone and became silence; both count at 16 kHz. `overflows` counts sound that nobody read in time.
+    `latency_ms` is measured, from the capture of a frame's first sample to its hand-over; `delay_ms` is the promised
     one. `av_offset_ms` is voice against picture at hand-over: positive means that the sound comes early.
     """
 
@@ -236,6 +238,7 @@ class Stats(Event, tag="stats"):
     dropped: int = 0
     late: int = 0
     skipped_samples: int = 0
+    missing_samples: int = 0
     overflows: int = 0
     delay_ms: float = 0.0
     latency_ms: float = 0.0

@@ -103,6 +103,7 @@ class Graph:
             dropped=pacer.dropped + self.queue.dropped,
             late=pacer.late,
             skipped_samples=runner.skipped_samples,
+            missing_samples=self.listener.missing_samples,
             overflows=source.overflows if source is not None else 0,
             delay_ms=round(1000 * self.delay_s, 1),
             latency_ms=round(1000 * pacer.latency_s(), 1),

@@ -1,0 +1,128 @@
+"""The connected parts: one delay for all of them, and counters that tell the truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engine.clock import ManualClock
+from engine.media import SAMPLE_RATE_HZ
+from engine.settings import SessionSettings
+from engine.stream.graph import Graph
+from engine.stream.listener import CAPTURE_S
+from engine.stream.runner import needed_delay_s
+
+
+@pytest.fixture
+def clock():
+    return ManualClock(50.0)
+
+
+@pytest.fixture
+def build(clock, scene_of, plain_generator, plain_source):
+    """A live graph around a plain microphone: (graph, source, presented frames)."""
+
+    def make(**options):
+        presented, source = [], plain_source()
+        graph = Graph(
+            scene_of(plain_generator(**options)),
+            SessionSettings(portrait="unused"),
+            clock,
+            present=presented.append,
+            on_failure=lambda error: pytest.fail(str(error)),
+        )
+        graph.go_live(source)
+        return graph, source, presented
+
+    return make
+
+
+def _speak(graph, source, clock, blocks, level=0.5):
+    """Blocks of 10 ms, each heard when it has just been captured, with the generator at work."""
+    for _ in range(blocks):
+        source.say(np.full(160, level), clock.now())
+        clock.advance(0.010)
+        graph.listener.step()
+        while graph.runner.step():
+            pass
+        graph.pacer.tick(clock.now())
+
+
+def test_delay_is_what_the_generator_needs(build):
+    graph, _, _ = build(frames=4, lookahead_samples=640)
+    assert graph.delay_s == needed_delay_s(4, 25, 640, 0.008, CAPTURE_S)
+    assert graph.delay_s > 4 / 25 + 0.040 + CAPTURE_S
+
+
+def test_frame_of_a_sample_is_presented_one_delay_after_it(build, clock):
+    graph, source, presented = build()
+    _speak(graph, source, clock, 50)
+    first = presented[0]
+    assert first.due_s == pytest.approx(50.0 + first.tick / 25 + graph.delay_s)
+    assert first.frame == first.tick
+
+
+def test_stats_count_what_happened(build, clock):
+    graph, source, presented = build()
+    _speak(graph, source, clock, 300)
+    stats = graph.stats(None)
+    assert stats.time_s == pytest.approx(3.0) and stats.presented == len({f.frame for f in presented}) > 60
+    assert stats.ticks == graph.pacer.next_tick
+    assert (stats.held, stats.dropped, stats.late, stats.skipped_samples, stats.missing_samples) == (0, 0, 0, 0, 0)
+    assert stats.delay_ms == round(1000 * graph.delay_s, 1)
+    assert stats.latency_ms == pytest.approx(stats.delay_ms, abs=11), "a step of the clock"
+    assert stats.level_dbfs == pytest.approx(-6.0, abs=0.1) and stats.is_speaking
+    assert stats.av_offset_ms is None and stats.voice_queue_ms == 0.0
+
+
+def test_sound_that_never_came_is_in_the_stats(build, clock):
+    graph, source, _ = build()
+    _speak(graph, source, clock, 20)
+    for _ in range(100):
+        clock.advance(0.010)
+        graph.listener.step()
+    missing = graph.stats(None).missing_samples
+    assert missing == graph.listener.missing_samples
+    assert missing == pytest.approx((1.0 - CAPTURE_S) * SAMPLE_RATE_HZ, abs=170)
+
+
+def test_fps_is_measured_over_whole_seconds(build, clock):
+    graph, source, _ = build()
+    assert graph.stats(None).fps == 0.0
+    _speak(graph, source, clock, 300)
+    graph.stats(None)
+    _speak(graph, source, clock, 200)
+    assert graph.stats(None).fps == pytest.approx(25.0, abs=0.5)
+
+
+def test_queues_are_told_in_milliseconds(build, clock):
+    graph, source, _ = build(frames=5)
+    for _ in range(10):
+        source.say(np.zeros(160), clock.now())
+        clock.advance(0.010)
+        graph.listener.step()
+    assert graph.stats(None).audio_queue_ms == 100.0
+    source.say(np.zeros(1600), clock.now())
+    graph.listener.step()
+    assert graph.runner.step()
+    stats = graph.stats(None)
+    assert (stats.audio_queue_ms, stats.frame_queue_ms) == (0.0, 200.0)
+
+
+def test_mute_silences_what_has_not_been_shown_and_nothing_else(build, clock):
+    graph, source, _ = build(frames=50)
+    for _ in range(100):
+        source.say(np.full(160, 0.5), clock.now())
+        clock.advance(0.010)
+        graph.listener.step()
+    clock.advance(graph.delay_s - 0.5)
+    graph.silence_unpresented()
+    spec = graph.runner.scene.generator.spec.chunk
+    samples = graph.timeline.chunk(0, spec, is_discontinuous=True).samples
+    assert (samples[:8000] == 0.5).all() and not samples[8000:16_000].any()
+
+
+def test_a_sample_is_shown_after_its_frame(build, clock):
+    graph, _, _ = build()
+    clock.advance(graph.delay_s + 1.0)
+    assert graph.is_shown(15_000) and not graph.is_shown(16_000)
