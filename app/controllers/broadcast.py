@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from enum import Enum
 
-from PySide6.QtCore import QObject, Signal
+from PySide6.QtCore import QObject, QTimer, Signal
 
+from app.controllers.engine_settings import camera_of, canvas_of, session_of, source_of, voice_out_of
 from app.engine_client.client import EngineClient
 from app.settings.schema import AppSettings
 from app.settings.store import SettingsStore
@@ -14,28 +16,83 @@ from engine import settings as s
 from engine.protocol import messages as m
 
 FIRST_SAMPLE = "sample:"
+FAULT = "session.internal"
+"""Code of the notice that comes before the end of a session that failed; its sentence says why. A session that ends
+by itself without one had a sound file that is spoken to its end."""
+
+ENDED = "session.stopped"
+"""Code of the reason with which a session ends that did not fail."""
+
+_AGAIN_AFTER_MS = 1_000
+_TRUSTED_AFTER_MS = 60_000
+
+
+class _Phase(Enum):
+    """What was last asked of the engine, as far as it has answered."""
+
+    NONE = "none"
+    STARTING = "starting"
+    LIVE = "live"
+    STOPPING = "stopping"
 
 
 class BroadcastController(QObject):
-    """Keeps the wishes (settings, camera on, muted) and brings the engine in line with them."""
+    """Keeps the wishes (settings, camera on, muted) and brings the engine in line with them.
+
+    A session that ends by itself is begun again once, after a pause, with the camera if that was wanted; a second end
+    within a minute is left to the user (`begin`). A start that fails is not repeated.
+    """
 
     settings_changed = Signal(object)
     camera_wanted_changed = Signal(bool)
+    availability_changed = Signal()
+    """`is_ready`, `is_running` or `is_live` changed."""
     failed = Signal(str, object)
     """(what was tried: "start", "portrait", "source", ..., Reason)"""
+    session_over = Signal(object, bool)
+    """A live session ended though nobody asked: (Reason, whether it is being begun again)."""
     saved = Signal(str, str)
 
-    def __init__(self, client: EngineClient, store: SettingsStore, parent: QObject | None = None) -> None:
+    def __init__(
+        self, client: EngineClient, store: SettingsStore, parent: QObject | None = None, *,
+        again_after_ms: int = _AGAIN_AFTER_MS, trusted_after_ms: int = _TRUSTED_AFTER_MS,
+    ) -> None:  # fmt: skip
         super().__init__(parent)
         self._client, self._store = client, store
-        self.is_camera_wanted = self.is_muted = self.is_running = False
+        self.is_camera_wanted = self.is_muted = self.is_ready = False
+        self._phase = _Phase.NONE
+        self._is_ending = self._has_begun_again = False
+        self._fault: m.Reason | None = None
+        self._again = self._timer(again_after_ms, self.begin)
+        self._trusted = self._timer(trusted_after_ms, self._on_trusted)
         client.ready.connect(self._on_ready)
         client.lost.connect(self._on_lost)
+        client.state_changed.connect(self._on_state)
+        client.noticed.connect(self._on_notice)
+        client.camera_changed.connect(self._on_camera)
 
     @property
     def settings(self) -> AppSettings:
         """What is kept between runs."""
         return self._store.settings
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a session is live or on its way there."""
+        return self._phase in (_Phase.STARTING, _Phase.LIVE)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether there is a session to record, mute or show."""
+        return self._phase is _Phase.LIVE
+
+    # ------------------------------------------------------------------------------------------------- wishes
+
+    def begin(self) -> None:
+        """Begin a session if there is none and the engine is ready."""
+        self._again.stop()
+        if self.is_ready and self._phase is _Phase.NONE:
+            self._begin()
 
     def change(self, **changes: object) -> None:
         """Keep a wish and bring a running session in line with it."""
@@ -43,29 +100,33 @@ class BroadcastController(QObject):
         self._store.save(replace(before, **changes))
         after = self.settings
         self.settings_changed.emit(after)
-        if not self.is_running:
+        if self._phase is _Phase.STOPPING:
+            return  # the next session begins with the new settings
+        if self._phase is _Phase.NONE:
+            if session_of(before, is_muted=False) != session_of(after, is_muted=False):
+                self.begin()  # what could not be shown is another picture now
             return
         if (before.canvas, before.fps) != (after.canvas, after.fps):
             self._restart()
             return
-        self._follow("portrait", before, after, m.SetPortrait, portrait=after.portrait)
-        self._follow("source", before, after, m.SetSource, source=_source(after))
-        self._follow("voice_out", before, after, m.SetVoiceOut, voice_out=_voice_out(after))
-        self._follow("canvas", before, after, m.SetCanvas, canvas=_canvas(after))
+        self._follow("portrait", before.portrait, after.portrait, m.SetPortrait, "portrait")
+        self._follow("source", source_of(before), source_of(after), m.SetSource, "source")
+        self._follow("voice_out", voice_out_of(before), voice_out_of(after), m.SetVoiceOut, "voice_out")
+        self._follow("canvas", canvas_of(before), canvas_of(after), m.SetCanvas, "canvas")
 
     def set_camera(self, is_on: bool) -> None:
         """Put the picture on air, or take it off."""
-        self.is_camera_wanted = is_on
-        self.camera_wanted_changed.emit(is_on)
-        if not self.is_running and is_on:
-            self._begin()
-        elif self.is_running:
-            self._client.send(m.SetCamera, self._camera_replied, camera=_camera(self.settings) if is_on else None)
+        self._want_camera(is_on)
+        if self.is_live:
+            self._client.send(m.SetCamera, self._camera_replied, camera=camera_of(self.settings) if is_on else None)
+        elif is_on:
+            self.begin()
 
     def set_muted(self, is_muted: bool) -> None:
-        """At once, sound in the pipe included."""
+        """At once, sound in the pipe included; a session that is on its way there begins so."""
         self.is_muted = is_muted
-        self._client.send(m.SetMuted, self._fails_as("mute"), is_muted=is_muted)
+        if self.is_live:
+            self._client.send(m.SetMuted, self._fails_as("mute"), is_muted=is_muted)
 
     def record(self, path: str) -> None:
         """Record to `path`, or end the recording when it is empty."""
@@ -87,7 +148,7 @@ class BroadcastController(QObject):
         self._client.send(m.ListDevices, self._fails_as("devices"))
 
     def analyse(self, portrait: str) -> None:
-        """`PortraitAnalysed` follows."""
+        """`PortraitAnalysed` follows, or `failed` of "analysis"."""
         self._client.send(m.AnalysePortrait, self._fails_as("analysis"), portrait=portrait)
 
     def store_handles(self, portrait: str, handles: dict[str, tuple[float, float]]) -> None:
@@ -101,88 +162,120 @@ class BroadcastController(QObject):
 
         self._client.send(m.StoreHandles, on_reply, portrait=portrait, handles=handles)
 
-    def _follow(self, part: str, before: AppSettings, after: AppSettings, command, **fields) -> None:
-        make = {"portrait": lambda v: v.portrait, "source": _source, "voice_out": _voice_out, "canvas": _canvas}[part]
-        if make(before) != make(after):
-            self._client.send(command, self._fails_as(part), **fields)
+    def _follow(self, part: str, before: object, after: object, command: type[m.Command], field: str) -> None:
+        if before != after:
+            self._client.send(command, self._fails_as(part), **{field: after})
 
     def _fails_as(self, part: str) -> Callable[[object], None]:
         return lambda error: self.failed.emit(part, error) if error else None
 
-    def session_ended(self, reason) -> None:
-        """The session is over, for whatever reason."""
-        was_running, self.is_running = self.is_running, False
-        if was_running and self.is_camera_wanted:
-            self._camera_replied(reason)
+    def _want_camera(self, is_on: bool) -> None:
+        if self.is_camera_wanted != is_on:
+            self.is_camera_wanted = is_on
+            self.camera_wanted_changed.emit(is_on)
 
-    def camera_lost(self) -> None:
-        """The engine closed the camera though it was wanted."""
-        self.is_camera_wanted = False
-        self.camera_wanted_changed.emit(False)
+    # ------------------------------------------------------------------------------------------ what happens
 
     def _on_ready(self, _hello) -> None:
         # The picture first: looking for devices takes the sound system a second.
-        self._begin()
+        self.is_ready = True
+        self.begin()
         self.list_devices()
 
     def _on_lost(self, _reason, _pause_ms) -> None:
-        self.is_running = False
+        self.is_ready = False
+        self._again.stop()
+        self._enter(_Phase.NONE)
+
+    def _on_state(self, event: m.StateChanged) -> None:
+        self._is_ending = event.state is m.SessionState.STOPPING
+        # While starting or stopping, the reply to the command tells the rest.
+        if event.state is m.SessionState.IDLE and self._phase is _Phase.LIVE:
+            self._on_over(self._fault or event.reason)
+
+    def _on_notice(self, event: m.Noticed) -> None:
+        if event.reason.code == FAULT:
+            self._fault = event.reason
+
+    def _on_over(self, reason: m.Reason) -> None:
+        will_begin_again = not self._has_begun_again
+        self._has_begun_again = True
+        self._trusted.stop()
+        self._enter(_Phase.NONE)
+        if not will_begin_again or reason.code == ENDED:
+            self._want_camera(False)
+        if will_begin_again:
+            self._again.start()
+        self.session_over.emit(reason, will_begin_again)
+
+    def _on_trusted(self) -> None:
+        self._has_begun_again = False
+
+    def _on_camera(self, event: m.CameraChanged) -> None:
+        # The end of the session closes it as well: whether it is wanted then is decided there.
+        if not event.is_open and self.is_live and not self._is_ending:
+            self._want_camera(False)
 
     def _restart(self) -> None:
-        self.is_running = False
-        self._client.send(m.Stop, lambda _error: self._begin())
+        self._enter(_Phase.STOPPING)
+        self._client.send(m.Stop, self._on_stopped)
+
+    def _on_stopped(self, _error) -> None:
+        if self._phase is _Phase.STOPPING:
+            self._enter(_Phase.NONE)
+            self.begin()
 
     def _begin(self) -> None:
-        now = self.settings
-        settings = s.SessionSettings(
-            portrait=now.portrait, source=s.SilentSource(), canvas=_canvas(now), fps=now.fps,
-            has_preview=True, is_muted=self.is_muted,
-        )  # fmt: skip
-        self.is_running = True
-        self._client.send(m.Start, self._on_started, settings=settings)
+        self._is_ending, self._fault = False, None
+        is_muted = self.is_muted
+        self._enter(_Phase.STARTING)
+        settings = session_of(self.settings, is_muted=is_muted)
+        self._client.send(m.Start, lambda error: self._on_started(error, is_muted), settings=settings)
 
-    def _on_started(self, error) -> None:
+    def _on_started(self, error: m.Reason | None, was_muted: bool) -> None:
+        if self._phase is not _Phase.STARTING:
+            return  # stopped or lost meanwhile
         if error is None:
+            self._enter(_Phase.LIVE)
+            self._trusted.start()
+            if self.is_muted != was_muted:
+                self.set_muted(self.is_muted)
             self._add_devices()
             return
-        self.is_running = False
+        self._enter(_Phase.NONE)
+        if error.code == "engine.lost":
+            return  # `lost` tells it
+        is_picture_bad = error.code.startswith("portrait.") and self.settings.portrait != FIRST_SAMPLE
+        if not is_picture_bad:
+            self._want_camera(False)
         self.failed.emit("start", error)
-        if error.code.startswith("portrait.") and self.settings.portrait != FIRST_SAMPLE:
+        if is_picture_bad:
             # A remembered picture may be gone since; a window without a picture helps nobody.
-            self._store.save(replace(self.settings, portrait=FIRST_SAMPLE))
-            self.settings_changed.emit(self.settings)
-            self._begin()
+            self.change(portrait=FIRST_SAMPLE)
 
     def _add_devices(self) -> None:
         """A slow, missing or refusing device must not hold up the first picture, so each comes after it."""
         now = self.settings
-        source, voice_out = _source(now), _voice_out(now)
+        source, voice_out = source_of(now), voice_out_of(now)
         if self.is_camera_wanted:
-            self._client.send(m.SetCamera, self._camera_replied, camera=_camera(now))
+            self._client.send(m.SetCamera, self._camera_replied, camera=camera_of(now))
         if not isinstance(source, s.SilentSource):
             self._client.send(m.SetSource, self._fails_as("source"), source=source)
         if voice_out is not None:
             self._client.send(m.SetVoiceOut, self._fails_as("voice_out"), voice_out=voice_out)
 
-    def _camera_replied(self, error) -> None:
-        if error:
-            self.is_camera_wanted = False
-            self.camera_wanted_changed.emit(False)
+    def _camera_replied(self, error: m.Reason | None) -> None:
+        if error and error.code != "engine.lost":
+            self._want_camera(False)
             self.failed.emit("camera", error)
 
+    def _enter(self, phase: _Phase) -> None:
+        self._phase = phase
+        self.availability_changed.emit()
 
-def _source(v: AppSettings) -> s.Source:
-    return s.MicrophoneSource(name=v.microphone, host_api=v.microphone_host) if v.has_microphone else s.SilentSource()
-
-
-def _voice_out(v: AppSettings) -> s.VoiceOutSettings | None:
-    return s.VoiceOutSettings(name=v.voice_out, host_api=v.voice_out_host) if v.has_voice_out else None
-
-
-def _canvas(v: AppSettings) -> s.CanvasSettings:
-    width, height = (int(n) for n in v.canvas.split("x"))
-    return s.CanvasSettings(width=width, height=height, fill=v.fill, colour=v.colour, is_mirrored=v.is_output_mirrored)
-
-
-def _camera(v: AppSettings) -> s.CameraSettings:
-    return s.CameraSettings(device=v.camera_device, backend=v.camera_backend)
+    def _timer(self, interval_ms: int, slot: Callable[[], None]) -> QTimer:
+        timer = QTimer(self)
+        timer.setInterval(interval_ms)
+        timer.setSingleShot(True)
+        timer.timeout.connect(slot)
+        return timer

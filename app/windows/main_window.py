@@ -182,6 +182,13 @@ class MainWindow(QMainWindow):
             button.setIcon(icon(symbol, colours.text))
         self._paint_start()
 
+    def set_available(self, *, is_ready: bool, is_live: bool, is_camera_wanted: bool) -> None:
+        """What can be done now: without an engine little, without a session nothing can be kept."""
+        self.start_button.setEnabled(is_ready or is_camera_wanted)
+        self.adjust_button.setEnabled(is_ready)
+        self.record_button.setEnabled(is_live)
+        self.snapshot_button.setEnabled(is_live)
+
     def set_camera_wanted(self, is_on: bool) -> None:
         """The big button says what it will do."""
         self.start_button.setText("Stop virtual camera" if is_on else "Start virtual camera")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import platformdirs
 from PySide6.QtCore import QByteArray, QObject
-from PySide6.QtGui import QImage, QImageReader, QKeySequence, QShortcut
+from PySide6.QtGui import QImageReader, QKeySequence, QShortcut
 from PySide6.QtWidgets import QFileDialog, QMessageBox
 
-from app.controllers.broadcast import BroadcastController
+from app.controllers.broadcast import FIRST_SAMPLE, BroadcastController
 from app.controllers.portrait_library import FILE_FILTER, PortraitLibrary
 from app.engine_client.client import EngineClient
 from app.engine_client.preview_reader import PreviewReader
@@ -19,13 +19,10 @@ from app.theme import Theme
 from app.widgets.device_picker import NONE
 from app.windows.handle_dialog import HandleDialog
 from app.windows.main_window import MainWindow
+from app.windows.session_presenter import SessionPresenter
 from app.windows.settings_dialog import SettingsDialog
 
 CONSENT = "Use only pictures that you have the right to use. Do you have it for the pictures you add?"
-_STATES = {
-    "idle": "Ready", "preparing": "Preparing the portrait...", "live": "Live", "holding": "Catching up...",
-    "fallback": "Using the simple picture", "stopping": "Stopping...",
-}  # fmt: skip
 
 
 class Presenter(QObject):
@@ -37,11 +34,10 @@ class Presenter(QObject):
     ) -> None:  # fmt: skip
         super().__init__(window)
         self._window, self._client, self._broadcast = window, client, broadcast
-        self._library, self._reader, self._theme = library, reader, theme
+        self._library, self._theme = library, theme
+        self._session = SessionPresenter(window, client, broadcast, reader)
         self._entries = {}
         self._cameras, self._cameras_reason = [], None
-        self._camera_label = ""
-        self._state_text = "Starting..."
         self._wants_editor = ""
         self.dialog = None
         self._connect_window()
@@ -71,24 +67,12 @@ class Presenter(QObject):
         self._theme.changed.connect(w.set_colours)
 
     def _connect_engine(self) -> None:
-        c, b = self._client, self._broadcast
-        c.state_changed.connect(self._on_state)
-        c.noticed.connect(lambda e: self._tell_reason("error" if e.is_error else "warn", e.reason))
-        c.preview_opened.connect(lambda e: self._reader.open(e.memory_name))
-        c.camera_changed.connect(self._on_camera)
-        c.recording_changed.connect(self._on_recording)
-        c.stats_received.connect(self._on_stats)
-        c.devices_listed.connect(self._on_devices)
-        c.portrait_analysed.connect(self._on_analysed)
-        c.lost.connect(self._on_lost)
-        c.ready.connect(lambda _hello: self._window.banner.dismiss_if("engine.ended"))
-        b.failed.connect(self._on_failed)
-        b.camera_wanted_changed.connect(self._window.set_camera_wanted)
-        b.saved.connect(lambda what, path: self._window.banner.tell("info", f"{what} kept.", path))
+        self._client.devices_listed.connect(self._on_devices)
+        self._client.portrait_analysed.connect(self._on_analysed)
+        self._broadcast.settings_changed.connect(self._on_settings_changed)
         self._library.added.connect(self._on_added)
         self._library.refused.connect(lambda message, hint: self._window.banner.tell("error", message, hint))
         self._library.thumbnail_ready.connect(self._window.gallery.set_thumbnail)
-        self._reader.frame_ready.connect(self._on_frame)
 
     def _fill(self) -> None:
         w, now = self._window, self._broadcast.settings
@@ -200,54 +184,10 @@ class Presenter(QObject):
 
     # -------------------------------------------------------------------------------------- what happens
 
-    def _tell_reason(self, kind: str, reason, action: str = "", on_action=None) -> None:
-        self._window.banner.tell(
-            kind, reason.message, reason.hint, code=reason.code, action=action, on_action=on_action
-        )
-
-    def _on_state(self, event) -> None:
-        state = event.state.value
-        self._state_text = _STATES[state]
-        self._window.state_label.setText(self._state_text)
-        if state == "idle":
-            self._reader.close()
-            self._window.preview.set_waiting("No picture yet.")
-            self._broadcast.session_ended(event.reason)
-
-    def _on_frame(self, image: QImage) -> None:
-        if self._window.preview.frames == 0 or self._window.preview.is_waiting:
-            self._window.preview.set_waiting("")
-        self._window.preview.set_image(image)
-
-    def _on_camera(self, event) -> None:
-        self._camera_label = event.label if event.is_open else ""
-        self._window.set_on_air(event.is_open)
-        if not event.is_open:
-            self._window.state_label.setText(self._state_text)
-        if not event.is_open and self._broadcast.is_camera_wanted and self._broadcast.is_running:
-            self._broadcast.camera_lost()
-
-    def _on_recording(self, event) -> None:
-        self._window.set_recording(event.is_recording)
-        if event.reason:
-            self._tell_reason("error", event.reason)
-        elif not event.is_recording:
-            self._window.banner.tell("info", "Recording kept.", event.path)
-
-    def _on_stats(self, event) -> None:
-        w = self._window
-        w.meter.set_level(event.level_dbfs, event.peak_dbfs)
-        is_silent = not self._broadcast.settings.has_microphone
-        word = "Muted" if self._broadcast.is_muted else "Speaking" if event.is_speaking else "Quiet"
-        w.speaking_label.setText("No microphone" if is_silent else word)
-        offset = event.av_offset_ms
-        sync = "" if offset is None else f"   lip sync {offset:+.0f} ms"
-        w.stats_label.setText(
-            f"{event.fps:.1f} fps   {event.delay_ms:.0f} ms behind you{sync}   {event.dropped} dropped"
-        )
-        w.voice_label.setText(f"{event.delay_ms:.0f} ms behind you, in step with the picture.")
-        if self._camera_label:
-            w.state_label.setText(f"In your call, pick the camera \u201c{self._camera_label}\u201d")
+    def _on_settings_changed(self, settings) -> None:
+        ref = next(iter(self._entries)) if settings.portrait == FIRST_SAMPLE else settings.portrait
+        if ref in self._entries:
+            self._window.gallery.select(ref)
 
     def _on_devices(self, event) -> None:
         self._cameras, self._cameras_reason = event.cameras, event.cameras_reason
@@ -265,7 +205,7 @@ class Presenter(QObject):
                 action="Adjust face...", on_action=self._on_adjust,
             )  # fmt: skip
         elif event.advice:
-            self._tell_reason("warn", event.advice[0])
+            self._session.tell("warn", event.advice[0])
 
     def _open_editor(self, event) -> None:
         entry = self._entries.get(event.portrait)
@@ -279,21 +219,6 @@ class Presenter(QObject):
         )
         self.dialog.stored.connect(self._broadcast.store_handles)
         self.dialog.open()
-
-    def _on_lost(self, reason, _pause_ms: int) -> None:
-        self._reader.close()
-        self._window.set_on_air(False)
-        self._window.set_recording(False)
-        self._camera_label = ""
-        self._window.state_label.setText("Restarting the engine...")
-        self._window.preview.set_waiting("The engine is being started again...")
-        self._tell_reason("error", reason)
-
-    def _on_failed(self, part: str, reason) -> None:
-        # A computer without a microphone is no failure: the portrait rests until there is one.
-        self._tell_reason("info" if reason.code == "microphone.none" else "error", reason)
-        if part == "recording":
-            self._window.set_recording(False)
 
 
 def _new_file(suffix: str) -> str:

@@ -1,0 +1,35 @@
+"""What the window keeps, as the settings that the engine takes."""
+
+from __future__ import annotations
+
+from app.settings.schema import AppSettings
+from engine import settings as s
+
+
+def source_of(v: AppSettings) -> s.Source:
+    """The microphone, or silence."""
+    return s.MicrophoneSource(name=v.microphone, host_api=v.microphone_host) if v.has_microphone else s.SilentSource()
+
+
+def voice_out_of(v: AppSettings) -> s.VoiceOutSettings | None:
+    """Where the delayed voice goes; None for nowhere."""
+    return s.VoiceOutSettings(name=v.voice_out, host_api=v.voice_out_host) if v.has_voice_out else None
+
+
+def canvas_of(v: AppSettings) -> s.CanvasSettings:
+    """Size and surroundings of the picture."""
+    width, height = (int(n) for n in v.canvas.split("x"))
+    return s.CanvasSettings(width=width, height=height, fill=v.fill, colour=v.colour, is_mirrored=v.is_output_mirrored)
+
+
+def camera_of(v: AppSettings) -> s.CameraSettings:
+    """The chosen virtual camera."""
+    return s.CameraSettings(device=v.camera_device, backend=v.camera_backend)
+
+
+def session_of(v: AppSettings, *, is_muted: bool) -> s.SessionSettings:
+    """A preview without devices: these come after the first picture."""
+    return s.SessionSettings(
+        portrait=v.portrait, source=s.SilentSource(), canvas=canvas_of(v), fps=v.fps, has_preview=True,
+        is_muted=is_muted,
+    )  # fmt: skip
