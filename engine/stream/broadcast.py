@@ -40,6 +40,7 @@ from engine.sinks.mailbox import Mailbox
 from engine.sinks.recorder import Recorder
 from engine.sinks.snapshot import write_snapshot
 from engine.stream.graph import Graph
+from engine.stream.patience import Patience
 from engine.stream.scene import prepare_scene
 from engine.stream.sources import open_source
 
@@ -49,7 +50,6 @@ _STATS_EVERY_S = 0.25
 _AUDIO_EVERY_S = 0.010
 _OPEN_TIMEOUT_S = 10.0
 _RECORDER_SLOTS = 25
-_REPAIR_AFTER_S = (0.5, 2.0, 5.0, 15.0, 60.0)
 
 Emit = Callable[[Event], None]
 
@@ -73,8 +73,9 @@ class Broadcast:
         self._cancelled = threading.Event()
         self._ended = threading.Event()
         self._audio_lock = threading.Lock()
+        self._scene_lock = threading.Lock()
         self._voice = None
-        self._repairs = 0
+        self._patience = Patience(settings.fps)
         self._wanted_snapshot: threading.Event | None = None
         self._snapshot = None
 
@@ -95,10 +96,10 @@ class Broadcast:
         settings = self._settings
         self._enter(SessionState.PREPARING, "session.preparing", "Preparing the portrait.")
         try:
+            source = open_source(settings.source)  # first: what is missing is said before minutes of preparing
             scene, notices = prepare_scene(settings, self._progress())
             for notice in notices:
                 self._emit(Noticed(reason=Reason(code=notice.code, message=notice.message, hint=notice.hint)))
-            source = open_source(settings.source)
             self._graph = Graph(scene, settings, self._clock, present=self._present, on_failure=self._on_failure)
             self._graph.listener.is_muted = settings.is_muted
             if settings.has_preview:
@@ -158,7 +159,7 @@ class Broadcast:
 
     def set_portrait(self, portrait: str) -> None:
         """Prepare another portrait beside the running one and let it take over between two frames."""
-        self._change_scene(msgspec.structs.replace(self._settings, portrait=portrait))
+        self._change_scene(portrait=portrait)
 
     def set_canvas(self, canvas: CanvasSettings) -> None:
         """Change fill, colour or mirroring. Raises `UsageError` for another size, which ends the session instead."""
@@ -167,7 +168,7 @@ class Broadcast:
             raise UsageError(
                 "The size of the picture cannot change while it is live.", hint="Stop, change it, and start again."
             )
-        self._change_scene(msgspec.structs.replace(self._settings, canvas=canvas))
+        self._change_scene(canvas=canvas)
 
     def set_source(self, source: Source) -> None:
         """Listen to another microphone or file; the present one goes on if that cannot be opened."""
@@ -246,17 +247,25 @@ class Broadcast:
         image, self._snapshot = self._snapshot, None
         return write_snapshot(image, path)
 
-    def _change_scene(self, settings: SessionSettings) -> None:
+    def _change_scene(self, **changes: object) -> None:
+        """Prepare a scene with these settings changed and let it take over. One at a time: a repair that began
+        before a change of portrait must not bring the old portrait back after it."""
         graph = self._running()
-        scene, notices = prepare_scene(settings, self._progress())
-        try:
-            graph.runner.swap(scene)
-        except StandinError:
-            scene.generator.close()
-            raise
-        self._settings = settings
+        with self._scene_lock:
+            settings = msgspec.structs.replace(self._settings, **changes)
+            scene, notices = prepare_scene(settings, self._progress())
+            try:
+                graph.runner.swap(scene)
+            except StandinError:
+                scene.generator.close()
+                raise
+            self._settings = msgspec.structs.replace(self._settings, **changes)
         for notice in notices:
             self._emit(Noticed(reason=Reason(code=notice.code, message=notice.message, hint=notice.hint)))
+
+    def _presented(self) -> int:
+        graph = self._graph
+        return graph.pacer.presented if graph is not None else 0
 
     def _running(self) -> Graph:
         if self._graph is None:
@@ -407,8 +416,7 @@ class Broadcast:
 
     def _on_failure(self, error: StandinError) -> None:
         """The generator failed: hold its last picture and prepare a fresh one beside it, with growing patience."""
-        wait_s = _REPAIR_AFTER_S[min(self._repairs, len(_REPAIR_AFTER_S) - 1)]
-        self._repairs += 1
+        wait_s = self._patience.failed(self._presented())
         self._emit(Noticed(reason=reason_of(error), is_error=True))
         self._enter(
             SessionState.FALLBACK,
@@ -416,18 +424,23 @@ class Broadcast:
             "The generator failed and is being started again.",
             "Please wait.",
         )
-        thread = threading.Thread(target=self._guarded, args=("repair", lambda: self._repair(wait_s)), daemon=True)
+        thread = threading.Thread(
+            target=self._guarded, args=("repair", lambda: self._repair(wait_s)), name="repair", daemon=True
+        )
         thread.start()
 
     def _repair(self, wait_s: float) -> None:
         if self._stopping.wait(wait_s):
             return
         try:
-            self._change_scene(self._settings)
+            self._change_scene()
         except StandinError as error:
             if not self._stopping.is_set():
                 self._on_failure(error)
             return
+        if self._stopping.is_set():
+            return
+        self._patience.recovered(self._presented())
         self._enter(SessionState.LIVE, "session.live", "The generator runs again.")
 
     # ----------------------------------------------------------------------------------------------- telling

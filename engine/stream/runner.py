@@ -79,10 +79,15 @@ class GeneratorRunner:
             self._pending = scene
             self._swapped.clear()
         self._timeline.wake()
-        if not self._swapped.wait(timeout_s):
-            raise GeneratorError(
-                f"The new portrait could not take over within {timeout_s:g} seconds.", code="generator.busy"
-            )
+        if self._swapped.wait(timeout_s):
+            return
+        with self._lock:
+            if self._pending is not scene:
+                return  # being taken over at this moment
+            self._pending = None  # the caller closes it: it must not take over later
+        raise GeneratorError(
+            f"The new portrait could not take over within {timeout_s:g} seconds.", code="generator.busy"
+        )
 
     def step(self) -> bool:
         """Make the next chunk if its sound is there; true if anything was done."""

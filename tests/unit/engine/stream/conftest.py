@@ -18,6 +18,11 @@ class PlainGenerator:
         self.spec = GeneratorSpec(name=name, width=size[0], height=size[1], chunk=chunk)
         self.chunks, self.closed, self.during = [], 0, lambda: None
 
+    def prepare(self, portrait, size, progress):
+        progress.update("prepare", 0, 1)
+        self.portrait = portrait
+        return []
+
     def generate(self, chunk, frames):
         self.chunks.append(chunk)
         self.during()

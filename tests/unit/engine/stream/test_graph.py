@@ -122,7 +122,7 @@ def test_mute_silences_what_has_not_been_shown_and_nothing_else(build, clock):
     assert (samples[:8000] == 0.5).all() and not samples[8000:16_000].any()
 
 
-def test_a_sample_is_shown_after_its_frame(build, clock):
+def test_a_sample_is_shown_one_frame_after_it_was_due(build, clock):
     graph, _, _ = build()
     clock.advance(graph.delay_s + 1.0)
-    assert graph.is_shown(15_000) and not graph.is_shown(16_000)
+    assert graph.is_shown(15_200) and not graph.is_shown(15_500)

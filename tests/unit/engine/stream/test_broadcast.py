@@ -1,0 +1,292 @@
+"""A session's life: states, changes while live, failures that are repaired, everything given back."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from engine.errors import AudioFileError, Cancelled, GeneratorError, OutputError, PortraitError, UsageError
+from engine.protocol.messages import (
+    Noticed,
+    PreviewOpened,
+    RecordingChanged,
+    SessionState,
+    StateChanged,
+    Stats,
+)
+from engine.protocol.shared_memory import FrameReader
+from engine.settings import CanvasSettings, FileSource, SessionSettings, SilentSource
+from engine.stream import broadcast as broadcast_module
+from engine.stream import scene as scene_module
+from engine.stream.broadcast import Broadcast
+from engine.stream.patience import Patience
+
+SMALL = CanvasSettings(width=640, height=360, fill="solid")
+
+
+class Session:
+    """A broadcast with plain generators, and everything it told."""
+
+    def __init__(self, generator_class, **settings):
+        self.events, self.generators = [], []
+        self._generator_class = generator_class
+        self.prepare_error = None
+        self.broadcast = Broadcast(SessionSettings(**{"canvas": SMALL, **settings}), self.events.append)
+
+    def create(self, name, *, seed, fps, options):
+        generator = self._generator_class(fps=fps)
+        self.generators.append(generator)
+        error = self.prepare_error
+        if error is not None:
+            generator.prepare = lambda *_: (_ for _ in ()).throw(error)
+        return generator
+
+    @property
+    def states(self):
+        return [e.state for e in self.events if isinstance(e, StateChanged)]
+
+    def codes(self, kind=Noticed):
+        return [e.reason.code for e in self.events if isinstance(e, kind) and e.reason is not None]
+
+    def until(self, condition):
+        """Wait for what another thread is about to do; a bound, not a measurement."""
+        deadline_s = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < deadline_s, f"still not so; the last events: {self.events[-3:]}"
+            time.sleep(0.005)
+
+    def until_presented(self, count=1):
+        seen = self.broadcast.stats().presented
+        self.until(lambda: self.broadcast.stats().presented >= seen + count)
+
+
+@pytest.fixture
+def portraits(tmp_path):
+    """Two pictures."""
+    paths = [tmp_path / "red.png", tmp_path / "blue.png"]
+    for path, colour in zip(paths, ("red", "blue"), strict=True):
+        Image.new("RGB", (96, 64), colour).save(path)
+    return paths
+
+
+@pytest.fixture
+def session(portraits, plain_generator, monkeypatch):
+    """Makes sessions of the first picture; all stopped afterwards."""
+    made = []
+
+    def make(**settings):
+        made.append(Session(plain_generator, **{"portrait": str(portraits[0]), **settings}))
+        monkeypatch.setattr(scene_module, "create_generator", made[-1].create)
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.broadcast.stop()
+
+
+def _no_new_threads(before):
+    return {t.name for t in threading.enumerate() if t not in before} == set()
+
+
+def test_from_start_to_stop_and_nothing_left(session):
+    before = set(threading.enumerate())
+    live = session(has_preview=True)
+    live.broadcast.start()
+    live.until_presented(5)
+    assert live.broadcast.state is SessionState.LIVE
+    live.until(lambda: any(isinstance(e, Stats) for e in live.events))
+    live.broadcast.stop()
+    live.broadcast.stop()
+    assert live.states == [SessionState.PREPARING, SessionState.LIVE, SessionState.STOPPING, SessionState.IDLE]
+    assert live.generators[0].closed == 1 and _no_new_threads(before)
+
+
+def test_preview_shows_the_generators_pictures(session):
+    live = session(has_preview=True)
+    live.broadcast.start()
+    opened = next(e for e in live.events if isinstance(e, PreviewOpened))
+    reader = FrameReader(opened.memory_name)
+    assert (opened.width, opened.height) == (reader.width, reader.height) == (640, 360)
+    taken = []
+    live.until(lambda: taken.append(reader.newest()) or taken[-1] is not None)
+    reader.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"portrait": "/nowhere/x.png"}, PortraitError),
+        ({"source": FileSource(path="/nowhere/x.wav")}, AudioFileError),
+        ({"recording": "/nowhere/x.mp4"}, OutputError),
+    ],
+)
+def test_failed_start_gives_everything_back_and_says_why(session, settings, error):
+    before = set(threading.enumerate())
+    live = session(**settings)
+    with pytest.raises(error) as caught:
+        live.broadcast.start()
+    assert live.states[-1] is SessionState.IDLE
+    assert live.codes(StateChanged)[-1] == caught.value.code
+    assert all(g.closed for g in live.generators) and _no_new_threads(before)
+
+
+def test_cancelled_start_ends_soon(session):
+    live = session()
+    live.broadcast.cancel()
+    with pytest.raises(Cancelled):
+        live.broadcast.start()
+    assert live.codes(StateChanged)[-1] == "cancelled" and live.generators[0].closed
+
+
+def test_changes_need_a_session(session):
+    broadcast = session().broadcast
+    for change in (
+        lambda: broadcast.set_portrait("x.png"),
+        lambda: broadcast.set_source(SilentSource()),
+        lambda: broadcast.set_muted(True),
+        lambda: broadcast.set_camera(None),
+        lambda: broadcast.set_voice_out(None),
+        lambda: broadcast.start_recording("x.mp4"),
+        lambda: broadcast.take_snapshot("x.png"),
+    ):
+        with pytest.raises(UsageError):
+            change()
+
+
+def test_another_portrait_takes_over_and_the_old_generator_is_closed(session, portraits):
+    live = session()
+    live.broadcast.start()
+    live.until_presented()
+    live.broadcast.set_portrait(str(portraits[1]))
+    first, second = live.generators
+    assert first.closed == 1 and second.closed == 0 and second.portrait.name == "blue"
+    live.until_presented()
+
+
+def test_portrait_that_cannot_be_used_changes_nothing(session, portraits):
+    live = session()
+    live.broadcast.start()
+    live.until_presented()
+    with pytest.raises(PortraitError):
+        live.broadcast.set_portrait("/nowhere/x.png")
+    live.prepare_error = GeneratorError("It does not fit.")
+    with pytest.raises(GeneratorError):
+        live.broadcast.set_portrait(str(portraits[1]))
+    assert [g.closed for g in live.generators] == [0, 1]
+    live.until_presented()
+    assert live.broadcast.state is SessionState.LIVE
+
+
+def test_canvas_may_change_its_look_but_not_its_size(session):
+    live = session()
+    live.broadcast.start()
+    live.broadcast.set_canvas(CanvasSettings(width=640, height=360, fill="solid", is_mirrored=True))
+    with pytest.raises(UsageError, match="size"):
+        live.broadcast.set_canvas(CanvasSettings())
+
+
+def test_file_spoken_to_its_end_sets_has_ended(session, tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(3200, np.float32), 16_000)
+    live = session(source=FileSource(path=str(tmp_path / "a.wav")))
+    live.broadcast.start()
+    assert live.broadcast.has_ended.wait(20)
+    assert live.broadcast.stats().presented >= 5
+
+
+def test_source_that_cannot_be_opened_leaves_the_old_one(session, tmp_path):
+    live = session()
+    live.broadcast.start()
+    with pytest.raises(AudioFileError):
+        live.broadcast.set_source(FileSource(path=str(tmp_path / "none.wav")))
+    live.until_presented(3)
+
+
+def test_recording_and_snapshot(session, tmp_path):
+    live = session()
+    live.broadcast.start()
+    live.until_presented()
+    with pytest.raises(UsageError, match="Nothing"):
+        live.broadcast.stop_recording()
+    live.broadcast.start_recording(str(tmp_path / "a.mp4"))
+    with pytest.raises(UsageError, match="already"):
+        live.broadcast.start_recording(str(tmp_path / "b.mp4"))
+    live.until_presented(5)
+    picture = live.broadcast.take_snapshot(str(tmp_path / "a.png"))
+    with Image.open(picture) as image:
+        assert image.size == (640, 360)
+    live.broadcast.stop_recording()
+    changes = [(e.is_recording, e.reason) for e in live.events if isinstance(e, RecordingChanged)]
+    assert changes == [(True, None), (False, None)] and (tmp_path / "a.mp4").stat().st_size > 500
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Repairs begin at once; the waits that would have been are kept."""
+    waits = []
+
+    class Impatient(Patience):
+        def failed(self, frame):
+            waits.append(super().failed(frame))
+            return 0.0
+
+    monkeypatch.setattr(broadcast_module, "Patience", Impatient)
+    return waits
+
+
+def _break(generator):
+    generator.during = lambda: (_ for _ in ()).throw(ValueError("out of beans"))
+
+
+def test_failed_generator_is_replaced_by_a_fresh_one(session, impatient, caplog):
+    live = session()
+    live.broadcast.start()
+    live.until_presented()
+    _break(live.generators[0])
+    live.until(lambda: len(live.generators) == 2 and live.states[-1] is SessionState.LIVE)
+    assert live.states[-3:] == [SessionState.LIVE, SessionState.FALLBACK, SessionState.LIVE]
+    assert live.codes() == ["generator.internal"] and live.generators[0].closed == 1
+    live.until_presented(3)
+    assert len(impatient) == 1
+
+
+def test_repairs_that_fail_wait_longer_each_time(session, impatient, caplog):
+    live = session()
+    live.broadcast.start()
+    live.until_presented()
+    live.prepare_error = GeneratorError("Still no beans.")
+    _break(live.generators[0])
+    live.until(lambda: len(impatient) >= 4)
+    live.prepare_error = None
+    live.until(lambda: live.states[-1] is SessionState.LIVE)
+    assert impatient == sorted(impatient) and impatient[0] < impatient[3]
+    assert all(g.closed for g in live.generators[1:-1]), "generators that could not be prepared are closed"
+
+
+def test_stop_during_a_repair_is_final(session, monkeypatch, caplog):
+    monkeypatch.setattr(Patience, "failed", lambda *_: 0.2)
+    live = session()
+    live.broadcast.start()
+    live.until_presented()
+    _break(live.generators[0])
+    live.until(lambda: live.states[-1] is SessionState.FALLBACK)
+    live.broadcast.stop()
+    live.until(lambda: not any(t.name.startswith("repair") for t in threading.enumerate()))
+    assert live.states[-1] is SessionState.IDLE and all(g.closed for g in live.generators)
+
+
+def test_portrait_chosen_during_a_repair_is_the_one_that_stays(session, portraits, monkeypatch, caplog):
+    """The repair began with the old portrait; it must not bring it back."""
+    monkeypatch.setattr(Patience, "failed", lambda *_: 0.3)
+    live = session()
+    live.broadcast.start()
+    live.until_presented()
+    _break(live.generators[0])
+    live.until(lambda: live.states[-1] is SessionState.FALLBACK)
+    live.broadcast.set_portrait(str(portraits[1]))
+    live.until(lambda: live.states[-1] is SessionState.LIVE)
+    assert live.generators[-1].portrait.name == "blue" and live.generators[-1].closed == 0
