@@ -15,6 +15,7 @@ class Timeline:
     def __init__(self, kept_s: float = 12.0) -> None:
         self._samples = np.zeros(int(kept_s * SAMPLE_RATE_HZ), np.float32)
         self._end = 0
+        self._wakes = 0
         self._changed = threading.Condition()
 
     @property
@@ -23,15 +24,15 @@ class Timeline:
         return self._end
 
     def append(self, samples: np.ndarray) -> None:
-        """Add float32 (n,)."""
+        """Add float32 (n,); of more than is kept, only the end."""
         size = len(self._samples)
-        samples = samples[-size:]
         with self._changed:
-            start = self._end % size
-            head = min(len(samples), size - start)
-            self._samples[start : start + head] = samples[:head]
-            self._samples[: len(samples) - head] = samples[head:]
             self._end += len(samples)
+            kept = samples[-size:]
+            start = (self._end - len(kept)) % size
+            head = min(len(kept), size - start)
+            self._samples[start : start + head] = kept[:head]
+            self._samples[: len(kept) - head] = kept[head:]
             self._changed.notify_all()
 
     def append_silence(self, count: int) -> None:
@@ -52,13 +53,16 @@ class Timeline:
         return self._end >= first_sample_of(frame + spec.frames, spec.fps) + spec.lookahead_samples
 
     def wait(self, frame: int, spec: ChunkSpec, timeout_s: float) -> bool:
-        """Wait until `has`; false after `timeout_s`."""
+        """Wait until `has`; false after `timeout_s`, or when woken before."""
         with self._changed:
-            return self._changed.wait_for(lambda: self.has(frame, spec), timeout_s)
+            wakes = self._wakes
+            self._changed.wait_for(lambda: self.has(frame, spec) or self._wakes != wakes, timeout_s)
+            return self.has(frame, spec)
 
     def wake(self) -> None:
         """End all waiting now."""
         with self._changed:
+            self._wakes += 1
             self._changed.notify_all()
 
     def chunk(self, frame: int, spec: ChunkSpec, *, is_discontinuous: bool) -> AudioChunk:
