@@ -1,0 +1,129 @@
+"""Softmax attention: one function for the model, several kernels behind it, chosen once and reported.
+
+Shapes: q [tokens, heads, head_dim], k and v [keys, heads, head_dim]; the result is shaped like q.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine.errors import UsageError
+from engine.parallel.group import Attention
+
+logger = logging.getLogger(__name__)
+
+_PROBE_TOLERANCE = 2e-2
+"""A kernel in 8 bits of mantissa stays within about 5e-3 of exact attention on unit normal input."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionBackend:
+    """A kernel under the name that is shown to people."""
+
+    name: str
+    attend: Attention
+
+
+def choose_attention(device: torch.device, dtype: torch.dtype, wanted: str = "auto") -> AttentionBackend:
+    """The fastest kernel that runs here and agrees with exact attention on a probe.
+
+    `wanted` names one of `attention_names()`; then only that one is tried. Raises `UsageError` where it cannot run.
+    """
+    if wanted not in ("auto", *_BACKENDS):
+        raise UsageError(f'There is no attention called "{wanted}".', hint=f"Choose one of: {attention_names()}.")
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        if wanted not in ("auto", "sdpa"):
+            raise UsageError(f"The attention {wanted} needs a CUDA device and 16-bit weights.", hint="Choose auto.")
+        return AttentionBackend(name="sdpa", attend=_sdpa)
+    reasons = []
+    for name in _BACKENDS if wanted == "auto" else (wanted,):
+        try:
+            backend = AttentionBackend(name=name, attend=_BACKENDS[name](device))
+            _probe(backend.attend, device, dtype)
+        except Exception as error:  # noqa: BLE001 - libraries and drivers refuse in any way they like
+            reasons.append(f"{name}: {error}")
+            logger.info("attention %s is not used: %s", name, error)
+        else:
+            return backend
+    raise UsageError(f"No attention kernel runs on this device ({'; '.join(reasons)}).", hint="Choose auto.")
+
+
+def attention_names() -> tuple[str, ...]:
+    """What `choose_attention` takes, the fastest first after auto."""
+    return ("auto", *_BACKENDS)
+
+
+def attend_few_keys(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Attention of many queries to few keys, of which key j's logit gets `bias` [keys] added."""
+    mask = None if bias is None else bias.to(q.dtype).view(1, 1, 1, -1)
+    return _sdpa(q, k, v, mask)
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """torch's own choice of kernel; exact in float32 and float64."""
+    out = F.scaled_dot_product_attention(*(x.transpose(0, 1).unsqueeze(0) for x in (q, k, v)), attn_mask=mask)
+    return out.squeeze(0).transpose(0, 1)
+
+
+def _flash3(device: torch.device) -> Attention:
+    """FlashAttention 3, made for Hopper."""
+    if torch.cuda.get_device_capability(device)[0] != 9:
+        raise RuntimeError("it is made for Hopper")
+    return _batched(import_module("flash_attn_interface").flash_attn_func)
+
+
+def _flash4(device: torch.device) -> Attention:
+    """FlashAttention 4, made for Hopper and Blackwell."""
+    if torch.cuda.get_device_capability(device)[0] < 9:
+        raise RuntimeError("it is made for Hopper and later")
+    return _batched(import_module("flash_attn.cute").flash_attn_func)
+
+
+def _flash2(device: torch.device) -> Attention:
+    """FlashAttention 2, for Ampere and later."""
+    return _batched(import_module("flash_attn").flash_attn_func)
+
+
+def _cudnn(device: torch.device) -> Attention:
+    """cuDNN through torch, which prefers its own slower kernel unless told."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+            return _sdpa(q, k, v)
+
+    return attend
+
+
+def _batched(function: Callable[..., Tensor]) -> Attention:
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = function(q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0))
+        return (out[0] if isinstance(out, tuple) else out).squeeze(0)
+
+    return attend
+
+
+def _probe(attend: Attention, device: torch.device, dtype: torch.dtype) -> None:
+    """Raises `RuntimeError` where the kernel disagrees with exact attention."""
+    generator = torch.Generator(device).manual_seed(0)
+    q, k, v = (torch.randn(200, 4, 128, device=device, dtype=dtype, generator=generator) for _ in range(3))
+    exact = _sdpa(q.float(), k.float(), v.float())
+    error = (attend(q, k, v).float() - exact).abs().max().item()
+    if not error < _PROBE_TOLERANCE:
+        raise RuntimeError(f"its result is off by {error:.3g}")
+
+
+_BACKENDS: dict[str, Callable[[torch.device], Attention]] = {
+    "flash3": _flash3,
+    "flash4": _flash4,
+    "cudnn": _cudnn,
+    "flash2": _flash2,
+    "sdpa": lambda device: _sdpa,
+}

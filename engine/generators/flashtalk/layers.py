@@ -1,0 +1,155 @@
+"""The parts of one transformer block. Tokens are [tokens, width]; norms and gates compute in float32 or better.
+
+Parameter names are those of the published checkpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine.generators.flashtalk.attention import attend_few_keys
+from engine.generators.flashtalk.config import DiTConfig
+from engine.generators.flashtalk.rope import rotate
+from engine.parallel.group import Attention, SequenceGroup
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyValue:
+    """Keys and values of a cross-attention, made once and read at every step.
+
+    `k`, `v`: [keys, heads, head_dim], for audio [latent frames, keys, heads, head_dim]. `bias` [keys] is added to
+    the logits.
+    """
+
+    k: Tensor
+    v: Tensor
+    bias: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameRun:
+    """Tokens `start` to `stop` of a rank (its own numbering) that belong to latent frame `frame`."""
+
+    frame: int
+    start: int
+    stop: int
+
+
+def wide(x: Tensor) -> Tensor:
+    """In float32, or float64 where it is that already."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """`x (1 + scale) + shift` in the precision of `scale`, rounded to that of `x`."""
+    return torch.addcmul(shift, x.to(scale.dtype), 1 + scale).to(x.dtype)
+
+
+def add_gated(x: Tensor, branch: Tensor, gate: Tensor) -> Tensor:
+    """`x + branch gate` in the precision of `gate`, rounded to that of `x`."""
+    return torch.addcmul(x.to(gate.dtype), branch.to(gate.dtype), gate).to(x.dtype)
+
+
+def linear_at(layer: nn.Linear, x: Tensor) -> Tensor:
+    """`layer` applied where and in the precision that `x` is: its weights may rest in a mapped file on the host."""
+    bias = None if layer.bias is None else layer.bias.to(x.device, x.dtype)
+    return F.linear(x, layer.weight.to(x.device, x.dtype), bias)
+
+
+class RmsNorm(nn.Module):
+    """Root-mean-square norm over the full width, normalised in float32, rounded, then weighted."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self._eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., width] -> the same."""
+        exact = wide(x)
+        normed = exact * torch.rsqrt(exact.square().mean(-1, keepdim=True) + self._eps)
+        return normed.to(x.dtype) * self.weight.to(x.device, x.dtype)
+
+
+class SelfAttention(nn.Module):
+    """Attention of all tokens of a chunk to one another, with rotary positions; the group knows where they are."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
+        self.norm_q, self.norm_k = (RmsNorm(dim, config.eps) for _ in range(2))
+        self._heads = (config.num_heads, config.head_dim)
+
+    def forward(self, x: Tensor, table: Tensor, group: SequenceGroup, attention: Attention) -> Tensor:
+        """`x` [its tokens, dim] and the rows of the rotary `table` for them -> [its tokens, dim]."""
+        q = rotate(self.norm_q(self.q(x)).unflatten(-1, self._heads), table)
+        k = rotate(self.norm_k(self.k(x)).unflatten(-1, self._heads), table)
+        v = self.v(x).unflatten(-1, self._heads)
+        return self.o(group.attend(q, k, v, attention).flatten(-2))
+
+
+class CrossAttention(nn.Module):
+    """Attention to the text and, separately, to the portrait's image tokens: one query, two softmaxes, their sum."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.q, self.o = (nn.Linear(dim, dim) for _ in range(2))
+        self.k, self.v, self.k_img, self.v_img = (nn.Linear(dim, dim) for _ in range(4))
+        self.norm_q, self.norm_k, self.norm_k_img = (RmsNorm(dim, config.eps) for _ in range(3))
+        self._heads = (config.num_heads, config.head_dim)
+
+    def forward(self, x: Tensor, text: KeyValue, image: KeyValue) -> Tensor:
+        """`x` [tokens, dim] -> [tokens, dim]."""
+        q = self.norm_q(self.q(x)).unflatten(-1, self._heads)
+        seen = attend_few_keys(q, text.k, text.v, text.bias) + attend_few_keys(q, image.k, image.v)
+        return self.o(seen.flatten(-2))
+
+    def text_keys(self, text: Tensor, bias: Tensor | None) -> KeyValue:
+        """From text tokens [n, dim]; constant within a stream."""
+        k = self.norm_k(linear_at(self.k, text)).unflatten(-1, self._heads)
+        return KeyValue(k=k, v=linear_at(self.v, text).unflatten(-1, self._heads), bias=bias)
+
+    def image_keys(self, image: Tensor) -> KeyValue:
+        """From image tokens [n, dim]; constant within a stream."""
+        k = self.norm_k_img(linear_at(self.k_img, image)).unflatten(-1, self._heads)
+        return KeyValue(k=k, v=linear_at(self.v_img, image).unflatten(-1, self._heads))
+
+
+class AudioCrossAttention(nn.Module):
+    """Attention of each latent frame's tokens to that frame's audio tokens; no norms, no positions."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.q_linear = nn.Linear(dim, dim)
+        self.kv_linear = nn.Linear(config.output_dim, 2 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self._heads = (config.num_heads, config.head_dim)
+
+    def forward(self, x: Tensor, audio: KeyValue, runs: tuple[FrameRun, ...]) -> Tensor:
+        """`x` [its tokens, dim] -> the same; `runs` say which tokens belong to which latent frame."""
+        q = self.q_linear(x).unflatten(-1, self._heads)
+        lengths = {run.stop - run.start for run in runs}
+        if len(lengths) == 1:
+            frames = slice(runs[0].frame, runs[-1].frame + 1)
+            seen = _attend_batch(q.unflatten(0, (len(runs), lengths.pop())), audio.k[frames], audio.v[frames])
+            return self.proj(seen.flatten(0, 1).flatten(-2))
+        parts = [attend_few_keys(q[run.start : run.stop], audio.k[run.frame], audio.v[run.frame]) for run in runs]
+        return self.proj(torch.cat(parts).flatten(-2))
+
+    def audio_keys(self, tokens: Tensor) -> KeyValue:
+        """From audio tokens [latent frames, keys, output_dim]; constant within a chunk."""
+        k, v = self.kv_linear(tokens).chunk(2, dim=-1)
+        return KeyValue(k=k.unflatten(-1, self._heads), v=v.unflatten(-1, self._heads))
+
+
+def _attend_batch(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention within each of n frames: q [n, tokens, heads, head_dim], k and v [n, keys, heads, head_dim]."""
+    out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    return out.transpose(1, 2)

@@ -1,0 +1,297 @@
+"""The denoising transformer: from a noisy latent, the portrait, the prompt and the voice to a velocity.
+
+What does not change within a stream is computed once (`StreamConditions`), what does not change within a chunk once
+per chunk (`ChunkConditions`); `DiT.forward` is what is left for every denoising step.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine.generators.flashtalk.audio_adapter import AudioAdapter
+from engine.generators.flashtalk.config import PATCH, DiTConfig
+from engine.generators.flashtalk.layers import (
+    AudioCrossAttention,
+    CrossAttention,
+    FrameRun,
+    KeyValue,
+    SelfAttention,
+    add_gated,
+    linear_at,
+    modulate,
+    wide,
+)
+from engine.generators.flashtalk.rope import rotary_table, sinusoid
+from engine.parallel.group import Attention, SequenceGroup
+
+SET_UP_ONLY = ("text_embedding.", "img_emb.", "time_embedding.", "time_projection.")
+"""Modules that no denoising step uses."""
+SET_UP_ONLY_IN_BLOCKS = tuple(f".cross_attn.{name}." for name in ("k", "v", "k_img", "v_img", "norm_k", "norm_k_img"))
+"""The same inside a block: 4.2 of 18.9 billion parameters make keys and values that are kept instead."""
+
+_KEYS_MULTIPLE = 8
+"""Fused kernels want the rows of a bias aligned to 16 bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamConditions:
+    """Constant while portrait, prompt, size and schedule are: tensors on the device, of this rank.
+
+    `modulation` [steps, layers, 6, dim], `head_modulation` [steps, 2, dim], `patches` [its tokens, dim] (what the
+    mask, the portrait's latent and the bias add to the patch embedding), `table` the rotary rows of its tokens.
+    """
+
+    text: list[KeyValue]
+    image: list[KeyValue]
+    modulation: Tensor
+    head_modulation: Tensor
+    patches: Tensor
+    table: Tensor
+    grid: tuple[int, int, int]
+    runs: tuple[FrameRun, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkConditions:
+    """Constant over the steps of a chunk: each layer's keys and values of the voice."""
+
+    audio: list[KeyValue]
+
+
+class Block(nn.Module):
+    """Self-attention, text and image, voice, feed-forward; the first and last with a modulated norm and a gate."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        dim, eps = config.dim, config.eps
+        self.modulation = nn.Parameter(torch.zeros(1, 6, dim))
+        self.self_attn = SelfAttention(config)
+        self.norm3 = nn.LayerNorm(dim, eps=eps)
+        self.cross_attn = CrossAttention(config)
+        self.norm_x = nn.LayerNorm(dim, eps=eps)
+        self.audio_cross_attn = AudioCrossAttention(config)
+        self.ffn = nn.Sequential(
+            nn.Linear(dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, dim)
+        )
+        self._plain_norm = ((dim,), None, None, eps)
+
+    def forward(
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        text: KeyValue,
+        image: KeyValue,
+        audio: KeyValue,
+        conditions: StreamConditions,
+        group: SequenceGroup,
+        attention: Attention,
+    ) -> Tensor:
+        """`x` [its tokens, dim], `modulation` [6, dim] -> [its tokens, dim]."""
+        shift, scale, gate, shift_ff, scale_ff, gate_ff = modulation.unbind(0)
+        attended = self.self_attn(
+            modulate(F.layer_norm(x, *self._plain_norm), shift, scale), conditions.table, group, attention
+        )
+        x = add_gated(x, attended, gate)
+        x = x + self.cross_attn(self.norm3(x), text, image)
+        x = x + self.audio_cross_attn(self.norm_x(x), audio, conditions.runs)
+        fed = self.ffn(modulate(F.layer_norm(x, *self._plain_norm), shift_ff, scale_ff))
+        return add_gated(x, fed, gate_ff)
+
+
+class Head(nn.Module):
+    """From tokens to the latents of their patches, in float32."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.head = nn.Linear(config.dim, config.out_dim * PATCH * PATCH)
+        self.modulation = nn.Parameter(torch.zeros(1, 2, config.dim))
+        self._plain_norm = ((config.dim,), None, None, config.eps)
+
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """`x` [tokens, dim], `modulation` [2, dim] -> [tokens, 4 * channels], channel fastest."""
+        shift, scale = modulation.unbind(0)
+        normed = F.layer_norm(x, *self._plain_norm).to(scale.dtype)
+        return linear_at(self.head, torch.addcmul(shift, normed, 1 + scale))
+
+
+class ImageEmbedding(nn.Module):
+    """From the image encoder's width to the transformer's."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        width = config.img_emb_in_dim
+        self.proj = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Linear(width, config.dim),
+            nn.LayerNorm(config.dim),
+        )
+
+
+class DiT(nn.Module):
+    """The transformer under the published parameter names. It keeps no state of a stream."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.config = config
+        self.patch_embedding = nn.Conv3d(config.in_dim, dim, kernel_size=(1, PATCH, PATCH), stride=(1, PATCH, PATCH))
+        self.text_embedding = nn.Sequential(
+            nn.Linear(config.text_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim)
+        )
+        self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
+        self.img_emb = ImageEmbedding(config)
+        self.audio_proj = AudioAdapter(config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.head = Head(config)
+
+    def forward(
+        self,
+        latents: Tensor,
+        step: int,
+        stream: StreamConditions,
+        chunk: ChunkConditions,
+        group: SequenceGroup,
+        attention: Attention,
+    ) -> Tensor:
+        """Velocity [channels, frames, rows, columns] in float32 for noisy `latents` of that shape at step `step`."""
+        x = self.embed_patches(latents, stream, group)
+        for index, block in enumerate(self.blocks):
+            x = block(
+                x,
+                stream.modulation[step, index],
+                stream.text[index],
+                stream.image[index],
+                chunk.audio[index],
+                stream,
+                group,
+                attention,
+            )
+        out = self.head(x, stream.head_modulation[step])
+        return from_patches(group.gather(out, math.prod(stream.grid)), stream.grid)
+
+    def embed_patches(self, latents: Tensor, stream: StreamConditions, group: SequenceGroup) -> Tensor:
+        """This rank's tokens [its tokens, dim] of the noisy `latents`.
+
+        Only their 16 channels are new: the rest of the 36 is in `stream.patches`, both kept wide until the sum.
+        """
+        noisy = group.shard(to_patches(latents.to(self.dtype))).to(stream.patches.dtype)
+        weight = self._patch_weight(slice(0, self.config.out_dim)).to(noisy)
+        return torch.addmm(stream.patches, noisy, weight.t()).to(self.dtype)
+
+    # ---------------------------------------------------------------------------------- once per chunk, once per stream
+
+    def chunk_conditions(self, first: Tensor, later: Tensor) -> ChunkConditions:
+        """From the chunk's audio slices: [1, 5, layers, channels] and [frames - 1, 8, layers, channels]."""
+        tokens = self.audio_proj(first, later)
+        return ChunkConditions(audio=[block.audio_cross_attn.audio_keys(tokens) for block in self.blocks])
+
+    def stream_conditions(
+        self, context: Tensor, image: Tensor, y: Tensor, timesteps: Tensor, group: SequenceGroup
+    ) -> StreamConditions:
+        """From text features [n, text_dim], image features [257, width], the conditioning latent `y`
+        [20, frames, rows, columns] and the timesteps (0 to 1000) of the steps."""
+        text, bias = self.embed_text(context.to(self.dtype))
+        pictured = self.embed_image(image.to(self.dtype))
+        modulation, head_modulation = self.embed_time(timesteps)
+        _, frames, rows, columns = y.shape
+        grid = (frames, rows // PATCH, columns // PATCH)
+        start, stop = group.token_range(math.prod(grid))
+        return StreamConditions(
+            text=[block.cross_attn.text_keys(text, bias) for block in self.blocks],
+            image=[block.cross_attn.image_keys(pictured) for block in self.blocks],
+            modulation=modulation,
+            head_modulation=head_modulation,
+            patches=group.shard(self._constant_patches(y)),
+            table=rotary_table(grid, self.config.head_dim, wide(y).dtype).to(y.device)[:, start:stop],
+            grid=grid,
+            runs=frame_runs(start, stop, grid[1] * grid[2]),
+        )
+
+    def embed_text(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Text tokens [keys, dim] and the bias [keys] on their logits.
+
+        The reference fills up to `text_len` rows with zeros and attends to what its MLP makes of them. These rows are
+        all alike, so one of them with the logarithm of their number on its logit is the same in exact arithmetic.
+        """
+        rows = len(context)
+        padding = self.config.text_len - rows
+        if padding:
+            context = F.pad(context, (0, 0, 0, 1))
+        first, act, last = self.text_embedding
+        text = linear_at(last, act(linear_at(first, context)))
+        bias = torch.zeros(len(text), dtype=wide(text).dtype, device=text.device)
+        if padding:
+            bias[rows] = math.log(padding)
+        unused = -len(text) % _KEYS_MULTIPLE
+        return F.pad(text, (0, 0, 0, unused)), F.pad(bias, (0, unused), value=-math.inf)
+
+    def embed_image(self, features: Tensor) -> Tensor:
+        """Image tokens [n, dim] of image features [n, width]."""
+        norm_in, first, act, last, norm_out = self.img_emb.proj
+        return _norm_at(norm_out, linear_at(last, act(linear_at(first, _norm_at(norm_in, features)))))
+
+    def embed_time(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """Modulation of every step: [steps, layers, 6, dim] for the blocks, [steps, 2, dim] for the head."""
+        first, act, last = self.time_embedding
+        exact = wide(timesteps).dtype
+        e = linear_at(last, act(linear_at(first, sinusoid(timesteps, self.config.freq_dim).to(exact))))
+        act, project = self.time_projection
+        e0 = linear_at(project, act(e)).unflatten(-1, (6, self.config.dim))
+        learned = torch.stack([block.modulation[0] for block in self.blocks]).to(e0)
+        return learned + e0[:, None], self.head.modulation.to(e) + e[:, None]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights and of the tokens between blocks."""
+        return self.patch_embedding.weight.dtype
+
+    def _patch_weight(self, channels: slice) -> Tensor:
+        return self.patch_embedding.weight[:, channels].flatten(1)
+
+    def _constant_patches(self, y: Tensor) -> Tensor:
+        columns = wide(to_patches(y.to(self.dtype)))
+        weight = self._patch_weight(slice(self.config.out_dim, None)).to(columns)
+        return F.linear(columns, weight, self.patch_embedding.bias.to(columns))
+
+
+def is_set_up_only(name: str) -> bool:
+    """Whether the parameter of that name is needed for conditions only, and may stay on the host while streaming."""
+    return name.startswith(SET_UP_ONLY) or any(part in name for part in SET_UP_ONLY_IN_BLOCKS)
+
+
+def to_patches(latents: Tensor) -> Tensor:
+    """[channels, frames, rows, columns] -> [tokens, channels * 4], channel slowest."""
+    channels = len(latents)
+    split = latents.unflatten(2, (-1, PATCH)).unflatten(4, (-1, PATCH))
+    return split.permute(1, 2, 4, 0, 3, 5).reshape(-1, channels * PATCH * PATCH)
+
+
+def from_patches(tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """[tokens, 4 * channels] with the channel fastest -> [channels, frames, rows, columns]."""
+    split = tokens.view(*grid, PATCH, PATCH, -1)
+    return split.permute(5, 0, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+
+
+def frame_runs(start: int, stop: int, tokens_per_frame: int) -> tuple[FrameRun, ...]:
+    """The latent frames that tokens `start` to `stop` of the sequence belong to, in order."""
+    return tuple(
+        FrameRun(
+            frame=frame,
+            start=max(start, frame * tokens_per_frame) - start,
+            stop=min(stop, (frame + 1) * tokens_per_frame) - start,
+        )
+        for frame in range(start // tokens_per_frame, -(-stop // tokens_per_frame))
+    )
+
+
+def _norm_at(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    weight, bias = norm.weight.to(x.device, x.dtype), norm.bias.to(x.device, x.dtype)
+    return F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)

@@ -1,0 +1,64 @@
+"""How the tokens of one picture sequence are spread over ranks; the model asks a group and knows no ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Softmax attention of q, k, v [tokens, heads, head_dim] -> [tokens, heads, head_dim], without a mask."""
+
+
+class SequenceGroup(Protocol):
+    """The ranks that share one sequence of tokens. Every rank calls the same methods in the same order."""
+
+    @property
+    def rank(self) -> int:
+        """This rank's number, 0 to size - 1."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many ranks there are."""
+        ...
+
+    def token_range(self, tokens: int) -> tuple[int, int]:
+        """First and one past the last of this rank's tokens, of `tokens` in all."""
+        ...
+
+    def shard(self, x: Tensor) -> Tensor:
+        """This rank's rows of `x` [tokens, ...]."""
+        ...
+
+    def gather(self, x: Tensor, tokens: int) -> Tensor:
+        """All rows [tokens, ...] from every rank's [its tokens, ...], on every rank."""
+        ...
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
+        """Attention of this rank's queries [its tokens, heads, head_dim] to the keys of all ranks."""
+        ...
+
+
+class LocalGroup:
+    """The group of one: everything is here already."""
+
+    rank = 0
+    size = 1
+
+    def token_range(self, tokens: int) -> tuple[int, int]:
+        """All of them."""
+        return 0, tokens
+
+    def shard(self, x: Tensor) -> Tensor:
+        """`x` itself."""
+        return x
+
+    def gather(self, x: Tensor, tokens: int) -> Tensor:
+        """`x` itself."""
+        return x
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
+        """Plain attention."""
+        return attention(q, k, v)
