@@ -29,7 +29,7 @@ def ensure(root: Path, *, for_tests: bool) -> Path:
     """Make the environment right and return its Python. Raises `SetupError` with a sentence."""
     folder = root / ".venv"
     python = venv_python(folder)
-    extras = {"gui", "test"} if for_tests else {"gui"}
+    extras = {"gui", "gpu", "test"} if for_tests else {"gui"}
     project = _project_key(root)
     done = _read_stamp(folder)
     if done.get("project") == project and extras <= set(done["extras"]) and is_whole(python):
