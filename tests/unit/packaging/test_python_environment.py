@@ -37,7 +37,7 @@ def test_first_run_installs_and_second_does_nothing(environment, project, pip_ca
 
 def test_tests_bring_the_pinned_torch_first(environment, project, pip_calls):
     environment.ensure(project, for_tests=True)
-    assert pip_calls == [("torch==2.13.0",), ("--editable", f"{project}[gui,test]")]
+    assert pip_calls == [("torch==2.13.0",), ("--editable", f"{project}[gpu,gui,test]")]
     environment.ensure(project, for_tests=False)
     assert len(pip_calls) == 2, "an environment for tests also runs the program"
 
