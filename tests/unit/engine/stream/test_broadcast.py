@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partialmethod
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from engine.stream import broadcast as broadcast_module
 from engine.stream import scene as scene_module
 from engine.stream.broadcast import Broadcast
 from engine.stream.patience import Patience
+from engine.stream.runner import GeneratorRunner
 
 SMALL = CanvasSettings(width=640, height=360, fill="solid")
 
@@ -182,6 +184,21 @@ def test_portrait_that_cannot_be_used_changes_nothing(session, portraits):
     assert live.broadcast.state is SessionState.LIVE
 
 
+def test_generator_that_cannot_take_over_in_time_is_closed(session, portraits, monkeypatch):
+    monkeypatch.setattr(GeneratorRunner, "swap", partialmethod(GeneratorRunner.swap, timeout_s=0.05))
+    live = session()
+    live.broadcast.start()
+    live.until_presented()
+    in_chunk, may_end = threading.Event(), threading.Event()
+    live.generators[0].during = lambda: (in_chunk.set(), may_end.wait(20))
+    assert in_chunk.wait(20)
+    with pytest.raises(GeneratorError, match="take over"):
+        live.broadcast.set_portrait(str(portraits[1]))
+    may_end.set()
+    live.until_presented(3)
+    assert [g.closed for g in live.generators] == [0, 1]
+
+
 def test_canvas_may_change_its_look_but_not_its_size(session):
     live = session()
     live.broadcast.start()
@@ -234,6 +251,10 @@ def impatient(monkeypatch):
             waits.append(super().failed(frame))
             return 0.0
 
+        def recovered(self, frame):
+            waits.append("recovered")
+            super().recovered(frame)
+
     monkeypatch.setattr(broadcast_module, "Patience", Impatient)
     return waits
 
@@ -251,7 +272,7 @@ def test_failed_generator_is_replaced_by_a_fresh_one(session, impatient, caplog)
     assert live.states[-3:] == [SessionState.LIVE, SessionState.FALLBACK, SessionState.LIVE]
     assert live.codes() == ["generator.internal"] and live.generators[0].closed == 1
     live.until_presented(3)
-    assert len(impatient) == 1
+    assert impatient == [0.5, "recovered"]
 
 
 def test_repairs_that_fail_wait_longer_each_time(session, impatient, caplog):
@@ -263,7 +284,8 @@ def test_repairs_that_fail_wait_longer_each_time(session, impatient, caplog):
     live.until(lambda: len(impatient) >= 4)
     live.prepare_error = None
     live.until(lambda: live.states[-1] is SessionState.LIVE)
-    assert impatient == sorted(impatient) and impatient[0] < impatient[3]
+    waits = impatient[:-1]
+    assert waits == sorted(waits) and waits[0] < waits[3] and impatient[-1] == "recovered"
     assert all(g.closed for g in live.generators[1:-1]), "generators that could not be prepared are closed"
 
 

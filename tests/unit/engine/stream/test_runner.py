@@ -1,0 +1,229 @@
+"""Chunk after chunk to the generator, in step with the clock, whatever the generator does."""
+
+from __future__ import annotations
+
+import threading
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from engine.clock import ManualClock
+from engine.errors import GeneratorError
+from engine.media import CanvasFormat
+from engine.stream.frame_queue import FrameQueue
+from engine.stream.runner import GeneratorRunner, needed_delay_s
+from engine.stream.sample_clock import SampleClock
+from engine.stream.timeline import Timeline
+
+DELAY_S = 0.2
+
+
+class Rig:
+    """A runner whose sound is always there up to the clock's time."""
+
+    def __init__(self, scene):
+        self.clock = ManualClock(10.0)
+        self.timeline, self.queue = Timeline(kept_s=30.0), FrameQueue(slots=100)
+        self.sample_clock = SampleClock(10.0)
+        self.failures = []
+        self.runner = GeneratorRunner(
+            scene,
+            self.timeline,
+            self.queue,
+            self.sample_clock,
+            self.clock,
+            delay_s=DELAY_S,
+            on_failure=self.failures.append,
+        )
+
+    def pass_time(self, seconds):
+        self.clock.advance(seconds)
+        samples = self.sample_clock.sample_at(self.clock.now()) - self.timeline.end
+        self.timeline.append(np.arange(self.timeline.end, self.timeline.end + samples, dtype=np.float32))
+
+    def work(self, seconds, step_s=0.010):
+        """Let time pass in small steps with the runner at work."""
+        for _ in range(round(seconds / step_s)):
+            self.pass_time(step_s)
+            while self.runner.step():
+                pass
+
+
+@pytest.fixture
+def rig(scene_of, plain_generator):
+    return Rig(scene_of(plain_generator(frames=2, lookahead_samples=100)))
+
+
+def test_every_chunk_once_in_order_with_its_own_sound(rig):
+    rig.work(4.0)
+    chunks = rig.runner.scene.generator.chunks
+    assert [c.first_frame for c in chunks] == list(range(0, 2 * len(chunks), 2)) and len(chunks) == 49
+    assert [c.is_discontinuous for c in chunks] == [True] + [False] * 48
+    for chunk in chunks:
+        first = chunk.first_frame * 640
+        assert chunk.first_sample == first
+        assert np.array_equal(chunk.samples, np.arange(first, first + 2 * 640 + 100))
+    assert rig.queue.newest() == 97 and rig.runner.skipped_samples == 0
+
+
+def test_nothing_is_made_before_its_look_ahead_is_there(rig):
+    rig.pass_time((2 * 640 + 99) / 16_000)
+    assert rig.runner.step() is False
+    rig.pass_time(1.5 / 16_000)
+    assert rig.runner.step() is True and rig.runner.step() is False
+
+
+def test_late_generator_skips_to_what_can_still_be_shown(rig):
+    rig.work(1.0)
+    before = rig.runner.next_frame
+    rig.pass_time(2.0)
+    assert rig.runner.step()
+    skipped = rig.runner.skipped_samples
+    frame = rig.runner.scene.generator.chunks[-1].first_frame
+    assert skipped == (frame - before) * 640
+    ready_s = rig.clock.now() + rig.runner.generate_s
+    assert rig.sample_clock.time_of_frame(frame, 25) + DELAY_S >= ready_s
+    assert rig.sample_clock.time_of_frame(frame - 1, 25) + DELAY_S <= ready_s + 0.001, "no more than needed"
+    rig.work(1.0)
+    chunks = rig.runner.scene.generator.chunks
+    after_gap = [c for c in chunks if c.first_frame >= frame]
+    assert [c.is_discontinuous for c in after_gap] == [True] + [False] * (len(after_gap) - 1)
+    assert rig.runner.skipped_samples == skipped
+
+
+def test_lateness_of_less_than_a_chunk_skips_nothing(rig):
+    rig.work(1.0)
+    rig.pass_time(DELAY_S - 0.05)
+    while rig.runner.step():
+        pass
+    rig.work(1.0)
+    assert rig.runner.skipped_samples == 0
+
+
+def test_no_frame_is_made_twice_after_a_skip(rig):
+    """Frames that wait already are not overtaken backwards, whatever the clock's correction says."""
+    rig.work(1.0)
+    rig.pass_time(3.0)
+    rig.work(2.0)
+    frames = [c.first_frame for c in rig.runner.scene.generator.chunks]
+    assert all(b - a >= 2 for a, b in pairwise(frames))
+
+
+def test_time_per_chunk_follows_slow_ones_quickly_and_fast_ones_slowly(rig):
+    generator = rig.runner.scene.generator
+    rig.runner.generate_s = 0.010
+    rig.pass_time(0.3)
+    generator.during = lambda: rig.clock.advance(0.030)
+    assert rig.runner.step()
+    slow = rig.runner.generate_s
+    assert slow == pytest.approx(0.016)
+    generator.during = lambda: rig.clock.advance(0.010)
+    assert rig.runner.step()
+    assert 0.010 < rig.runner.generate_s < slow and slow - rig.runner.generate_s < 0.001
+
+
+def test_swap_closes_the_old_and_begins_anew(rig, scene_of, plain_generator):
+    rig.work(0.5)
+    old, canvas = rig.runner.scene.generator, CanvasFormat(width=16, height=8, fps=25)
+    fresh = plain_generator(size=(16, 8), name="fresh")
+    thread = threading.Thread(target=rig.runner.swap, args=(scene_of(fresh, canvas=canvas),))
+    thread.start()
+    while thread.is_alive():
+        rig.runner.step()
+        thread.join(0.001)
+    rig.work(0.5)
+    assert (old.closed, fresh.closed) == (1, 0) and rig.runner.scene.generator is fresh
+    assert fresh.chunks[0].is_discontinuous and not fresh.chunks[1].is_discontinuous
+    assert fresh.chunks[0].first_frame == old.chunks[-1].first_frame + 2, "no frame is left out"
+    taken = rig.queue.take_due(10_000)
+    assert taken[1].shape == (8, 16, 3) and taken[2] is canvas
+
+
+def test_swap_of_the_canvas_alone_keeps_the_generator(rig, scene_of):
+    rig.work(0.5)
+    generator = rig.runner.scene.generator
+    thread = threading.Thread(target=rig.runner.swap, args=(scene_of(generator, canvas="other"),))
+    thread.start()
+    while thread.is_alive():
+        rig.runner.step()
+        thread.join(0.001)
+    rig.work(0.5)
+    assert generator.closed == 0 and sum(c.is_discontinuous for c in generator.chunks) == 1
+    assert rig.queue.take_due(10_000)[2] == "other"
+
+
+def test_swap_that_takes_too_long_fails_and_never_takes_over(rig, scene_of, plain_generator):
+    rig.work(0.5)
+    old, fresh = rig.runner.scene.generator, plain_generator()
+    with pytest.raises(GeneratorError) as error:
+        rig.runner.swap(scene_of(fresh), timeout_s=0.01)
+    assert error.value.code == "generator.busy"
+    fresh.close()
+    rig.work(0.5)
+    assert rig.runner.scene.generator is old and fresh.chunks == [] and old.closed == 0
+
+
+@pytest.mark.parametrize("error", [GeneratorError("No.", code="generator.memory"), ValueError("bug"), MemoryError()])
+def test_failure_is_told_once_and_the_generator_left_alone(rig, error, caplog):
+    rig.work(0.5)
+    generator = rig.runner.scene.generator
+    generator.during = lambda: (_ for _ in ()).throw(error)
+    rig.work(0.5)
+    calls = len(generator.chunks)
+    rig.work(0.5)
+    assert len(generator.chunks) == calls
+    (told,) = rig.failures
+    assert isinstance(told, GeneratorError) and told.message
+    assert told.code == ("generator.memory" if error is told else "generator.internal")
+
+
+def test_fresh_generator_after_a_failure_runs_in_step(rig, scene_of, plain_generator, caplog):
+    rig.work(0.5)
+    rig.runner.scene.generator.during = lambda: 1 / 0
+    rig.work(3.0)
+    fresh = plain_generator(frames=2, lookahead_samples=100)
+    thread = threading.Thread(target=rig.runner.swap, args=(scene_of(fresh),))
+    thread.start()
+    while thread.is_alive():
+        rig.runner.step()
+        thread.join(0.001)
+    rig.work(1.0)
+    first = fresh.chunks[0].first_frame
+    due_s = rig.sample_clock.time_of_frame(first, 25) + DELAY_S
+    assert due_s >= 13.5 and len(rig.failures) == 1, "what was said meanwhile is not shown late"
+
+
+def test_close_also_closes_a_scene_that_waits(rig, scene_of, plain_generator):
+    fresh, errors = plain_generator(), []
+
+    def swap():
+        try:
+            rig.runner.swap(scene_of(fresh), timeout_s=0.5)
+        except GeneratorError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    while not fresh.closed and thread.is_alive():
+        rig.runner.close()
+    thread.join(5.0)
+    assert fresh.closed == 1 and rig.runner.scene.generator.closed
+
+
+def test_wait_returns_when_a_chunk_is_there(rig):
+    waited = []
+    rig.pass_time(1.0)
+    rig.runner.wait(60.0)
+    rig.runner.step()
+    thread = threading.Thread(target=lambda: waited.append(rig.runner.wait(0.001)))
+    thread.start()
+    thread.join(10.0)
+    assert waited == [None]
+
+
+@pytest.mark.parametrize(("frames", "lookahead", "generate_s"), [(1, 640, 0.008), (28, 0, 0.6), (4, 0, 0.0)])
+def test_needed_delay_covers_every_part_and_a_margin(frames, lookahead, generate_s):
+    parts = frames / 25 + lookahead / 16_000 + 0.05 + generate_s
+    delay_s = needed_delay_s(frames, 25, lookahead, generate_s, 0.05)
+    assert parts + 0.0099 <= delay_s <= parts + max(0.0101, 0.25 * generate_s)
