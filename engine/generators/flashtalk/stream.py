@@ -1,0 +1,118 @@
+"""One endless stream of chunks: all of its state, from the portrait it begins with to the latents it continues from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine.generators.flashtalk.color import ColorMatch
+from engine.generators.flashtalk.config import MASK_CHANNELS, StreamShape
+from engine.generators.flashtalk.sampler import Noise, denoise
+from engine.generators.flashtalk.transformer import ChunkConditions, DiT, StreamConditions
+from engine.generators.flashtalk.vae import Vae
+from engine.parallel.group import Attention, SequenceGroup
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anchor:
+    """What a stream is made from, on the device: the cropped portrait [1, 3, 1, H, W] in [-1, 1], the conditioning
+    latent `y` [20, frames, h, w], and the motion latent [16, 1, h, w] of the first chunk."""
+
+    portrait: Tensor
+    y: Tensor
+    motion: Tensor
+
+
+def make_anchor(portrait: Tensor, vae: Vae, shape: StreamShape) -> Anchor:
+    """Encode the portrait followed by mid-grey frames. `portrait` [1, 3, 1, H, W] in [-1, 1] is in the VAE's dtype.
+
+    The VAE is causal, so the first latent frame is the portrait's own and no second encoding is needed for it.
+    """
+    video = F.pad(portrait, (0, 0, 0, 0, 0, shape.frames - 1))
+    latents = vae.encode(video).float()
+    mask = torch.zeros_like(latents[:MASK_CHANNELS])
+    mask[:, 0] = 1.0
+    return Anchor(portrait=portrait, y=torch.cat((mask, latents)), motion=latents[:, :1])
+
+
+class FlashTalkStream:
+    """Chunk after chunk of one portrait. Several can share the models, which keep no state.
+
+    Calls, in this order, from one thread: `chunk_latents`, then all of `frames`, for every chunk.
+    """
+
+    def __init__(
+        self,
+        *,
+        dit: DiT,
+        vae: Vae,
+        conditions: StreamConditions,
+        anchor: Anchor,
+        shape: StreamShape,
+        schedule: Tensor,
+        noise: Noise,
+        group: SequenceGroup,
+        attention: Attention,
+        color_strength: float = 1.0,
+    ) -> None:
+        self._dit, self._vae = dit, vae
+        self._conditions, self._anchor, self._shape = conditions, anchor, shape
+        self._schedule, self._noise = schedule, noise
+        self._group, self._attention = group, attention
+        self._color, self._strength = ColorMatch(anchor.portrait), color_strength
+        self._motion = anchor.motion
+
+    @property
+    def motion(self) -> Tensor:
+        """The latents that the next chunk continues from: [16, 1, h, w] at the beginning, then [16, 2, h, w]."""
+        return self._motion
+
+    def reset(self) -> None:
+        """Continue from the portrait, as at the beginning."""
+        self._motion = self._anchor.motion
+
+    def chunk_latents(self, chunk: ChunkConditions) -> Tensor:
+        """Denoise one chunk: [16, frames, h, w]."""
+        return denoise(self._velocity(chunk), self._noise, self._motion, self._schedule)
+
+    def _velocity(self, chunk: ChunkConditions):
+        def velocity(latents: Tensor, step: int) -> Tensor:
+            return self._dit(latents, step, self._conditions, chunk, self._group, self._attention)
+
+        return velocity
+
+    def frames(self, latents: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Decode a chunk, group by group as it leaves the decoder: pairs of (frames before colour matching, frames
+        after), both [1, 3, n, H, W] in [-1, 1] and without the repeated ones. The last ones become the next chunk's
+        motion once the iterator is used up."""
+        skip = keep = self._shape.motion_frames
+        tail: list[Tensor] = []
+        for raw in self._vae.decode(latents.to(self._vae.dtype)):
+            matched = self._color.apply(raw, self._strength)
+            tail = _last(tail, matched, keep)
+            skipped = min(skip, raw.shape[2])
+            skip -= skipped
+            if skipped < raw.shape[2]:
+                yield raw[:, :, skipped:], matched[:, :, skipped:]
+        self._motion = self._vae.encode(torch.cat(tail, dim=2).to(self._vae.dtype)).float()
+
+
+def _last(tail: list[Tensor], fresh: Tensor, count: int) -> list[Tensor]:
+    """The tensors that hold the last `count` frames of `tail` and `fresh`."""
+    kept = [*tail, fresh]
+    surplus = sum(part.shape[2] for part in kept) - count
+    while kept and surplus >= kept[0].shape[2]:
+        surplus -= kept.pop(0).shape[2]
+    if surplus > 0:
+        kept[0] = kept[0][:, :, surplus:]
+    return kept
+
+
+def to_bytes(frames: Tensor) -> Tensor:
+    """Frames [1, 3, n, H, W] in [-1, 1] -> uint8 [n, H, W, 3]; cut off, not rounded, as the reference does."""
+    scaled = frames.squeeze(0).float().add(1.0).div(2.0).clamp(0.0, 1.0).mul(255.0)
+    return scaled.to(torch.uint8).permute(1, 2, 3, 0).contiguous()

@@ -1,0 +1,179 @@
+"""From the published files to modules: mapped into memory, checked name by name, cast by rule, moved once.
+
+Nothing is unpickled with the power to run code, and no tensor is copied on the host unless its precision changes.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from engine.errors import ModelFilesError
+from engine.generators.base import Progress
+from engine.generators.flashtalk.config import DiTConfig
+from engine.generators.flashtalk.transformer import DiT, is_set_up_only
+
+_SHOWN_KEYS = 3
+_INDEX = "diffusion_pytorch_model.safetensors.index.json"
+_SHARDS = "diffusion_pytorch_model*.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """Which dtype each part computes in. Norms, gates, modulation, head, rotation and colour are float32 anyway."""
+
+    dit: torch.dtype
+    vae: torch.dtype
+    text: torch.dtype
+    image: torch.dtype
+    speech: torch.dtype = torch.float32
+
+
+def precision_for(device: torch.device) -> Precision:
+    """16 bits where the reference has them, on a GPU; float32 throughout elsewhere."""
+    if device.type != "cuda":
+        return Precision(dit=torch.float32, vae=torch.float32, text=torch.float32, image=torch.float32)
+    return Precision(dit=torch.bfloat16, vae=torch.bfloat16, text=torch.bfloat16, image=torch.float16)
+
+
+def load_dit(folder: Path, device: torch.device, dtype: torch.dtype, progress: Progress) -> DiT:
+    """The transformer, ready to step on `device`; what only conditions need stays on the host, mapped from the file.
+
+    Raises `ModelFilesError`, or `Cancelled` from `progress`.
+    """
+    config = DiTConfig.from_file(folder / "config.json")
+    with torch.device("meta"):
+        dit = DiT(config)
+    with ExitStack() as files:
+        where = _open_shards(folder, files)
+        check_names(dit.state_dict(), {name: _Shape(shard, name) for name, shard in where.items()}, folder)
+        state: dict[str, Tensor] = {}
+        done = 0
+        total = sum(tensor.numel() for tensor in dit.state_dict().values())
+        for name, shard in where.items():
+            with _explained(folder):
+                tensor = shard.get_tensor(name)
+            state[name] = tensor.to(torch.device("cpu") if is_set_up_only(name) else device, dtype)
+            done += tensor.numel()
+            progress.update("transformer", done * dtype.itemsize, total * dtype.itemsize, "bytes")
+        assign(dit, state)
+    # Rounded like the rest, as the reference does, then kept wide: it is applied in float32 at every step.
+    dit.head.head.to(torch.promote_types(dtype, torch.float32))
+    return dit
+
+
+def read_pth(path: Path) -> dict[str, Tensor]:
+    """A plain state dict from a torch file, mapped where the file's format allows it. Raises `ModelFilesError`."""
+    with _explained(path):
+        state = torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path), weights_only=True)
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise _damaged(path, "it does not hold a table of tensors")
+    return state
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file, mapped. Raises `ModelFilesError`."""
+    with _explained(path), safe_open(path, framework="pt", device="cpu") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+
+
+def assign(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Make the tensors of `state` the parameters of `module` (built on the meta device) and freeze it for inference."""
+    module.load_state_dict(state, strict=True, assign=True)
+    module.requires_grad_(False)
+    module.eval()
+
+
+def check_names(expected: Mapping[str, Tensor], found: Mapping[str, Tensor | _Shape], path: Path) -> None:
+    """Raises `ModelFilesError`, naming the first few keys, unless both have the same names and shapes."""
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected]
+    wrong = [
+        f"{name} {list(found[name].shape)} instead of {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and tuple(found[name].shape) != tuple(tensor.shape)
+    ]
+    problems = [
+        f"{len(names)} {kind} ({', '.join(names[:_SHOWN_KEYS])}{', …' if len(names) > _SHOWN_KEYS else ''})"
+        for kind, names in (("missing", missing), ("unknown", extra), ("of another shape", wrong))
+        if names
+    ]
+    if problems:
+        raise ModelFilesError(
+            f"The weights in {path} are not those of this model: tensors {'; '.join(problems)}.",
+            code="model_files.wrong_weights",
+            hint="Check with `standin models verify`, or choose the folder of SoulX-FlashTalk-14B.",
+        )
+
+
+class _Shape:
+    """The shape of a tensor in a file, read when asked for."""
+
+    def __init__(self, shard, name: str) -> None:
+        self._shard, self._name = shard, name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self._shard.get_slice(self._name).get_shape())
+
+
+def _open_shards(folder: Path, files: ExitStack) -> dict[str, safe_open]:
+    """Tensor name -> opened file that holds it, in the order of the files."""
+    index = folder / _INDEX
+    names: list[str] = []
+    if index.is_file():
+        with _explained(index):
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    shards = [folder / Path(name).name for name in names] or sorted(folder.glob(_SHARDS))
+    if not shards:
+        raise ModelFilesError(
+            f"The folder {folder} holds no weights of the transformer ({_SHARDS}).",
+            code="model_files.missing",
+            hint="Download the model with `standin models download flashtalk-14b`, or choose another folder.",
+        )
+    where: dict[str, safe_open] = {}
+    for shard in shards:
+        with _explained(shard):
+            opened = files.enter_context(safe_open(shard, framework="pt", device="cpu"))
+        where.update(dict.fromkeys(opened.keys(), opened))
+    return where
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turns what the readers raise for a missing or damaged file into a `ModelFilesError`."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ModelFilesError(
+            f"The model's file {path} is missing.",
+            code="model_files.missing",
+            hint="Download the model with `standin models download flashtalk-14b`, or choose another folder.",
+        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
+        raise _damaged(path, str(error).split("\n")[0]) from error
+
+
+def _damaged(path: Path, why: str) -> ModelFilesError:
+    return ModelFilesError(
+        f"The model's file {path} is damaged or incomplete.",
+        code="model_files.damaged",
+        hint="Check with `standin models verify`, or download it again.",
+        detail=why,
+    )
+
+
+def cast(state: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The same tensors there and in that precision; whole numbers keep theirs."""
+    return {
+        name: tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype) for name, tensor in state.items()
+    }
