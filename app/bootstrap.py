@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import shiboken6
+from PySide6.QtCore import QObject, Signal
 from PySide6.QtGui import QIcon
 from PySide6.QtWidgets import QApplication
 
@@ -22,12 +23,17 @@ from app.windows.presenter import Presenter
 from engine.assets import asset_path
 
 
-class Application:
-    """Window and engine of one run; `close` ends the engine."""
+class Application(QObject):
+    """Window and engine of one run. Closing the window hides it at once and ends the engine beside; `closed` follows
+    when that is done (some seconds at most, also if the engine hangs)."""
+
+    closed = Signal()
 
     def __init__(
         self, *, settings_path: Path | None = None, library_folder: Path | None = None, command: list[str] | None = None
     ) -> None:
+        super().__init__()
+        self._is_closing = False
         self.store = SettingsStore(settings_path)
         self.theme = Theme(self.store.settings.theme)
         self.client = EngineClient(EngineProcess(command))
@@ -37,6 +43,8 @@ class Application:
         self.window = MainWindow(self.theme.colours)
         self.presenter = Presenter(self.window, self.client, self.broadcast, self.library, self.reader, self.theme)
         self.window.setWindowIcon(QIcon(str(asset_path("icon/standin-256.png"))))
+        self.window.closing.connect(self.close)
+        self.client.closed.connect(self.closed)
         if self.store.problem:
             self.window.banner.tell("warn", self.store.problem)
 
@@ -52,9 +60,18 @@ class Application:
         self.window.activateWindow()
 
     def close(self) -> None:
-        """Let go of everything; safe to call twice."""
+        """Put the window away and begin to let go of everything; `closed` follows. Safe to call twice."""
+        if self._is_closing:
+            return
+        self._is_closing = True
+        self.window.close()
         self.reader.close()
         self.client.close()
+
+    def finish(self) -> None:
+        """`close`, and wait for it: for when no event loop will turn again. Safe to call twice."""
+        self.close()
+        self.client.finish()
         self.library.wait()
 
 
@@ -69,10 +86,13 @@ def run() -> int:
         return 0
     application = Application()
     instance.asked_to_show.connect(application.show_window)
-    qt.aboutToQuit.connect(application.close)
+    # Not with the last window: the engine still has to end then, and Qt's loop waits for it without blocking.
+    qt.setQuitOnLastWindowClosed(False)
+    application.window.closing.connect(instance.close)
+    application.closed.connect(qt.quit)
     application.open()
     status = qt.exec()
-    application.close()
+    application.finish()
     instance.close()
     # Destroyed here, in order, while Qt is whole: at the interpreter's end some of it would go after its parents.
     shiboken6.delete(application.window)

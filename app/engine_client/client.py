@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
@@ -17,12 +18,21 @@ logger = logging.getLogger(__name__)
 OnReply = Callable[[object], None]
 """Called once with None (done) or a `Reason` (why not), on the GUI thread."""
 
-_FIRST_PAUSE_MS, _LONGEST_PAUSE_MS = 300, 10_000
-_HEALTHY_AFTER_MS = 20_000
-_HELLO_WITHIN_MS = 20_000
-_PING_EVERY_MS, _SILENT_PINGS = 3_000, 4
-
 _LOST = m.Reason(code="engine.lost", message="The engine ended before it answered.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeouts:
+    """How long to wait for what. The pause before a restart doubles from the first to the longest, and is the first
+    again once an engine has been healthy for a while; an engine that leaves more than `silent_pings` pings unanswered
+    is ended."""
+
+    first_pause_ms: int = 300
+    longest_pause_ms: int = 10_000
+    healthy_after_ms: int = 20_000
+    hello_within_ms: int = 20_000
+    ping_every_ms: int = 3_000
+    silent_pings: int = 4
 
 
 class EngineClient(QObject):
@@ -40,15 +50,20 @@ class EngineClient(QObject):
     portrait_analysed = Signal(object)
     lost = Signal(object, int)
     """(Reason, milliseconds until the next start)"""
+    closed = Signal()
 
-    def __init__(self, process: EngineProcess, parent: QObject | None = None) -> None:
+    def __init__(
+        self, process: EngineProcess, parent: QObject | None = None, *, timeouts: Timeouts | None = None
+    ) -> None:
         super().__init__(parent)
         self._process = process
         self._process.line_received.connect(self._on_line)
         self._process.ended.connect(self._on_ended)
+        self._process.stopped.connect(self.closed)
         self._next_id = 0
         self._waiting: dict[int, OnReply | None] = {}
-        self._pause_ms = _FIRST_PAUSE_MS
+        self._timeouts = timeouts = timeouts or Timeouts()
+        self._pause_ms = timeouts.first_pause_ms
         self._unanswered = 0
         self._is_closing = False
         self._signals = {
@@ -58,9 +73,9 @@ class EngineClient(QObject):
             m.DevicesListed: self.devices_listed, m.PortraitAnalysed: self.portrait_analysed,
         }  # fmt: skip
         self._restart = self._timer(0, self._start, is_single=True)
-        self._healthy = self._timer(_HEALTHY_AFTER_MS, self._on_healthy, is_single=True)
-        self._hello_guard = self._timer(_HELLO_WITHIN_MS, self._on_silence, is_single=True)
-        self._ping = self._timer(_PING_EVERY_MS, self._on_ping, is_single=False)
+        self._healthy = self._timer(timeouts.healthy_after_ms, self._on_healthy, is_single=True)
+        self._hello_guard = self._timer(timeouts.hello_within_ms, self._on_silence, is_single=True)
+        self._ping = self._timer(timeouts.ping_every_ms, self._on_ping, is_single=False)
 
     @property
     def pid(self) -> int:
@@ -81,11 +96,20 @@ class EngineClient(QObject):
         self._waiting[self._next_id] = on_reply
 
     def close(self) -> None:
-        """End the engine and wait for it (at most some seconds). Safe to call twice."""
+        """Begin to end the engine; `closed` follows, at once if none runs. Safe to call twice."""
+        self._leave()
+        self._process.stop()
+
+    def finish(self) -> None:
+        """`close`, and wait for it (at most some seconds): for when no event loop will turn again."""
+        self._leave()
+        self._process.finish()
+
+    def _leave(self) -> None:
         self._is_closing = True
+        self._waiting.clear()
         for timer in (self._restart, self._healthy, self._hello_guard, self._ping):
             timer.stop()
-        self._process.stop()
 
     def _timer(self, interval_ms: int, slot: Callable[[], None], *, is_single: bool) -> QTimer:
         timer = QTimer(self)
@@ -99,6 +123,8 @@ class EngineClient(QObject):
         self._process.start()
 
     def _on_line(self, line: bytes) -> None:
+        if self._is_closing:
+            return  # nobody is there to be told
         try:
             event = decode_event(line)
         except ProtocolError as error:
@@ -133,11 +159,11 @@ class EngineClient(QObject):
         self.ready.emit(hello)
 
     def _on_healthy(self) -> None:
-        self._pause_ms = _FIRST_PAUSE_MS
+        self._pause_ms = self._timeouts.first_pause_ms
 
     def _on_ping(self) -> None:
         self._unanswered += 1
-        if self._unanswered > _SILENT_PINGS:
+        if self._unanswered > self._timeouts.silent_pings:
             self._on_silence()
             return
         self.send(m.Ping)
@@ -156,7 +182,7 @@ class EngineClient(QObject):
                 on_reply(_LOST)
         if self._is_closing:
             return
-        pause_ms, self._pause_ms = self._pause_ms, min(2 * self._pause_ms, _LONGEST_PAUSE_MS)
+        pause_ms, self._pause_ms = self._pause_ms, min(2 * self._pause_ms, self._timeouts.longest_pause_ms)
         reason = m.Reason(
             code="engine.ended",
             message=outcome.sentence(),

@@ -19,7 +19,7 @@ def application(qtbot, tmp_path):
     qtbot.addWidget(application.window)
     application.open()
     yield application
-    application.close()
+    application.finish()
 
 
 def _wait_for_pictures(qtbot, application, count=3):
@@ -37,7 +37,7 @@ def test_shows_a_picture_and_ends_its_engine(qtbot, application, tmp_path):
     assert _spread(application.window.preview) > 10
     application.window.grab().save(str(tmp_path / "window.png"))
     pid = application.client.pid
-    application.close()
+    application.finish()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 

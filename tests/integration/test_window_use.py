@@ -43,7 +43,7 @@ def application(qtbot, tmp_path, monkeypatch):
     start = application.window.preview
     qtbot.waitUntil(lambda: start.frames >= 5, timeout=30_000)
     yield application
-    application.close()
+    application.finish()
 
 
 def _picture(application) -> np.ndarray:
@@ -175,7 +175,7 @@ def test_remembered_portrait_that_is_gone_falls_back_to_a_sample(qtbot, tmp_path
     qtbot.addWidget(application.window)
     application.open()
     qtbot.waitUntil(lambda: application.window.preview.frames >= 3, timeout=30_000)
-    application.close()
+    application.finish()
 
 
 def test_second_window_asks_the_first_to_show_itself(qtbot):

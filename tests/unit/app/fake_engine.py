@@ -1,0 +1,175 @@
+"""An engine for tests of the window: speaks the real protocol, does no work, and misbehaves as it is told.
+
+`fake_engine.py MODE [LOG]`: MODE is one of `MODES`; every command is written to LOG, one line each, as it came. While
+it runs, `SetPortrait` of "cue:NAME" makes it do what `cue_NAME` says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+
+from engine.protocol import messages as m
+from engine.protocol.codec import decode_command, encode
+from engine.protocol.shared_memory import FrameWriterMemory
+
+MODES = (
+    "obedient", "silent", "deaf", "garbage", "dies", "other_version", "refuses", "refuses_start", "refuses_portrait",
+    "stubborn", "slow",
+)  # fmt: skip
+REFUSAL = m.Reason(code="test.refused", message="The test refuses that.", hint="Nothing can be done.")
+BAD_PORTRAIT = m.Reason(code="portrait.damaged", message="The picture is damaged.", hint="Choose another.")
+FAULT = m.Reason(code="session.internal", message="The session ended because of an internal error in its pacer part.")
+
+
+def emit(event: m.Event) -> None:
+    os.write(1, encode(event))
+
+
+def state(name: str, code: str = "", message: str = "As the test wants it.") -> None:
+    reason = m.Reason(code=code or f"session.{name}", message=message)
+    emit(m.StateChanged(state=m.SessionState(name), reason=reason))
+
+
+class FakeEngine:
+    """Answers commands until the end of its input."""
+
+    def __init__(self, mode: str, log: str) -> None:
+        self.mode, self._log = mode, log
+        self.is_live = False
+        self._memory: FrameWriterMemory | None = None
+
+    def run(self) -> None:
+        getattr(self, f"begin_{self.mode}", lambda: None)()
+        emit(
+            m.Hello(
+                protocol_version=99 if self.mode == "other_version" else m.PROTOCOL_VERSION, engine_version="0",
+                pid=os.getpid(), generators=["puppet"],
+            )
+        )  # fmt: skip
+        for line in sys.stdin.buffer:
+            if self._log:
+                with open(self._log, "ab") as file:
+                    file.write(line)
+            if self.mode != "deaf":
+                self.answer(decode_command(line))
+        while self.mode == "stubborn":
+            time.sleep(1)
+        self._close_preview()
+
+    def begin_silent(self) -> None:
+        while True:
+            time.sleep(1)
+
+    def begin_stubborn(self) -> None:
+        with contextlib.suppress(AttributeError, ValueError):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def begin_garbage(self) -> None:
+        os.write(1, b'not JSON\n\xff\xfe\x00\n{"type": "nothing"}\n[]\n\n{"type": "stats", "fps": "many"}\n')
+        os.write(1, b"x" * (3 << 20) + b"\n")
+
+    def answer(self, command: m.Command) -> None:
+        handler = getattr(self, f"on_{type(command).__name__}", None)
+        error = handler(command) if handler else None
+        if self.mode == "refuses" and not isinstance(command, m.Ping):
+            error = REFUSAL
+        emit(m.Reply(id=command.id, error=error))
+
+    def on_Start(self, command: m.Start) -> m.Reason | None:
+        if self.mode == "dies":
+            raise RuntimeError("the fake engine was told to die")
+        state("preparing")
+        if self.mode == "slow":
+            time.sleep(0.3)
+        is_bad = self.mode == "refuses_portrait" and command.settings.portrait != "sample:"
+        if is_bad or self.mode in ("refuses", "refuses_start"):
+            state("idle", "test.refused")
+            return BAD_PORTRAIT if is_bad else REFUSAL
+        self._open_preview()
+        state("live")
+        self.is_live = True
+        return None
+
+    def on_Stop(self, _command: m.Stop) -> None:
+        self.end()
+
+    def on_SetMuted(self, _command: m.SetMuted) -> m.Reason | None:
+        return None if self.is_live else m.Reason(code="session.none", message="No session is running.")
+
+    def on_SetCamera(self, command: m.SetCamera) -> None:
+        self.cue_camera() if command.camera else self.cue_no_camera()
+
+    def on_StartRecording(self, command: m.StartRecording) -> None:
+        emit(m.RecordingChanged(is_recording=True, path=command.path))
+
+    def on_StopRecording(self, _command: m.StopRecording) -> None:
+        emit(m.RecordingChanged(is_recording=False, path="clip.mp4"))
+
+    def on_ListDevices(self, _command: m.ListDevices) -> None:
+        mic = m.AudioDevice(name="Desk microphone", host_api="ALSA", channels=1, rate_hz=48_000, is_default=True)
+        emit(m.DevicesListed(microphones=[mic], voice_outs=[], cameras=[]))
+
+    def on_SetPortrait(self, command: m.SetPortrait) -> None:
+        kind, _, name = command.portrait.partition(":")
+        if kind == "cue":
+            getattr(self, f"cue_{name}")()
+
+    def end(self, code: str = "session.stopped", message: str = "The session has ended.") -> None:
+        if self.is_live:
+            self.is_live = False
+            state("stopping")
+            self.cue_no_camera()
+            self._close_preview()
+            state("idle", code, message)
+
+    def cue_fault(self) -> None:
+        emit(m.Noticed(reason=FAULT, is_error=True))
+        self.end()
+
+    def cue_spoken(self) -> None:
+        self.end()
+
+    def cue_holding(self) -> None:
+        state("holding")
+
+    def cue_fallback(self) -> None:
+        state("fallback")
+
+    def cue_live(self) -> None:
+        state("live")
+
+    def cue_stopping(self) -> None:
+        state("stopping")
+
+    def cue_camera(self) -> None:
+        emit(m.CameraChanged(is_open=True, label="Standin Camera", device="/dev/video42", backend="v4l2"))
+
+    def cue_no_camera(self) -> None:
+        emit(m.CameraChanged(is_open=False))
+
+    def cue_stats(self) -> None:
+        emit(m.Stats(fps=25.0, delay_ms=120.0, av_offset_ms=-3.0, level_dbfs=-20.0, peak_dbfs=-12.0, is_speaking=True))
+
+    def cue_exit(self) -> None:
+        sys.exit(7)
+
+    def _open_preview(self) -> None:
+        self._memory = FrameWriterMemory(640, 360)
+        emit(m.PreviewOpened(memory_name=self._memory.name, width=640, height=360))
+        rows = np.linspace(0, 255, 360).astype(np.uint8)[:, None, None]
+        self._memory.write(np.broadcast_to(rows, (360, 640, 3)))
+
+    def _close_preview(self) -> None:
+        if self._memory:
+            self._memory.close()
+            self._memory = None
+
+
+if __name__ == "__main__":
+    FakeEngine(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "").run()
