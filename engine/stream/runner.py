@@ -103,6 +103,8 @@ class GeneratorRunner:
         try:
             self._scene.generator.generate(chunk, self._queue)
         except Exception as error:  # noqa: BLE001 - a generator may fail in any way; the session goes on
+            # Some of its frames may wait already, and the same sound would fail the next generator, too.
+            self._skip_to(self.next_frame + spec.frames, spec.fps)
             self._fail(error)
             return True
         self._is_discontinuous = False
@@ -155,6 +157,9 @@ class GeneratorRunner:
         newest = self._queue.newest()
         if newest is not None:
             frame = max(frame, newest + 1)
+        self._skip_to(frame, fps)
+
+    def _skip_to(self, frame: int, fps: int) -> None:
         self.skipped_samples += first_sample_of(frame, fps) - first_sample_of(self.next_frame, fps)
         self.next_frame = frame
         self._is_discontinuous = True

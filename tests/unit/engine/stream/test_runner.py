@@ -94,7 +94,9 @@ def test_late_generator_skips_to_what_can_still_be_shown(rig):
 
 def test_lateness_of_less_than_a_chunk_skips_nothing(rig):
     rig.work(1.0)
-    rig.pass_time(DELAY_S - 0.05)
+    rig.pass_time(DELAY_S + 0.02)
+    lateness_s = rig.clock.now() - DELAY_S - rig.sample_clock.time_of_frame(rig.runner.next_frame, 25)
+    assert 0.040 < lateness_s < 0.080
     while rig.runner.step():
         pass
     rig.work(1.0)
@@ -192,6 +194,31 @@ def test_fresh_generator_after_a_failure_runs_in_step(rig, scene_of, plain_gener
     first = fresh.chunks[0].first_frame
     due_s = rig.sample_clock.time_of_frame(first, 25) + DELAY_S
     assert due_s >= 13.5 and len(rig.failures) == 1, "what was said meanwhile is not shown late"
+
+
+def test_chunk_that_failed_halfway_is_not_made_again(rig, scene_of, plain_generator, caplog):
+    """Its first frames wait to be shown; another generator continues behind it."""
+    rig.work(1.0)
+
+    def half(chunk, frames):
+        frames.next_image()
+        frames.commit(chunk.first_frame)
+        raise GeneratorError("It broke.")
+
+    broken = rig.runner.scene.generator
+    broken.generate = half
+    rig.work(0.1)
+    failed = rig.queue.newest()
+    fresh = plain_generator(frames=2, lookahead_samples=100)
+    thread = threading.Thread(target=rig.runner.swap, args=(scene_of(fresh),))
+    thread.start()
+    while thread.is_alive():
+        rig.runner.step()
+        thread.join(0.001)
+    rig.work(0.2)
+    assert len(rig.failures) == 1
+    assert fresh.chunks[0].first_frame == failed + 2 and fresh.chunks[0].is_discontinuous
+    assert rig.runner.skipped_samples == 2 * 640
 
 
 def test_close_also_closes_a_scene_that_waits(rig, scene_of, plain_generator):
