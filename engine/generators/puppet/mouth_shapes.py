@@ -18,7 +18,9 @@ class HopMouth:
     `drive` is how much voice comes out (0 silence, 1 the speaker's usual peaks, up to 1.15), `openness` the vowel's
     (low F1 .. high F1), `front` -1 (/u/) .. 1 (/i/), `hiss` a fricative, `closure` lips shut as far as one hop can
     tell, `middle_db` the level of what only an open mouth lets out (350 Hz to 3.4 kHz), `darkness` 1 where the murmur
-    below 350 Hz is as strong as that, as behind a constriction.
+    below 350 Hz is as strong as that, as behind a constriction. `below_db` is how far `middle_db` lies under the
+    speaker's peaks, `tilt_db` and `dullness_db` by how much 350 to 1000 Hz and 1 to 1.8 kHz outweigh 1.8 to 3.4 kHz
+    (closing lips take the treble first), `voicing` 1 where a pitch is heard.
     """
 
     drive: float
@@ -28,6 +30,10 @@ class HopMouth:
     closure: float
     middle_db: float
     darkness: float
+    below_db: float
+    tilt_db: float
+    dullness_db: float
+    voicing: float
 
 
 @dataclass(slots=True)
@@ -69,6 +75,10 @@ def mouth_of_hop(hop: HopFeatures, gate: GateState) -> HopMouth:
         closure=_closure(hop, gate, middle_db, hiss),
         middle_db=middle_db,
         darkness=clip((murmur_db - middle_db + 6.0) / 5.0),
+        below_db=gate.peak_db - middle_db,
+        tilt_db=low_db - high_db,
+        dullness_db=central_db - high_db,
+        voicing=clip((hop.harmonicity - 0.2) / 0.15),
     )
 
 

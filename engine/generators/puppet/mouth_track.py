@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 
 from engine.generators.puppet.gate import GateState
 from engine.generators.puppet.mouth_shapes import HopMouth, Mouth, clip
@@ -12,9 +13,16 @@ _HISTORY_HOPS = 24
 _CLOSURE_SIGMA, _DRIVE_SIGMA, _VOWEL_SIGMA = 1.3, 2.4, 3.2
 """Widths of the smoothing in hops: the jaw may follow syllables, the vowel's shape moves more slowly."""
 _RECENT_SIGMA = 6.0
-_NEAR_HOPS = 2.0
+_NEAR_HOPS, _LIPS_HOPS = 2.0, 2.6
 _AROUND_HOPS = 14
 _DEAD_ZONE = 0.03
+
+_VOWEL_BELOW_DB = 14.0
+"""Hops at most this far under the peaks are vowels: they tell the usual tilt of voice and microphone."""
+_TILT_START_DB, _TILT_SHARE = 10.0, 1 / 80
+_BY_TONGUE = 0.5
+"""Share of a closure that is taken back where tongue and palate make it: the lips stay parted."""
+_LABIAL_BEFORE_HOPS, _LABIAL_AFTER_HOPS = 10, 5
 
 
 class MouthTrack:
@@ -22,11 +30,14 @@ class MouthTrack:
 
     def __init__(self) -> None:
         self._hops: deque[tuple[HopMouth, GateState, float]] = deque(maxlen=_HISTORY_HOPS)
+        self._tilts_db: deque[float] = deque(maxlen=_HISTORY_HOPS)  # each hop's tilt over the usual one
+        self._usual_tilt_db: float | None = None
         self._next_hop = 0
 
     def add(self, mouth: HopMouth, gate: GateState, level_db: float) -> None:
         """Append the next hop."""
         self._hops.append((mouth, gate, level_db))
+        self._tilts_db.append(mouth.tilt_db - self._follow_tilt(mouth))
         self._next_hop += 1
 
     def mouth_at(self, moment: float, frame: int, sensitivity: float) -> Mouth:
@@ -35,10 +46,18 @@ class MouthTrack:
         hops = [hop for hop, _, _ in self._hops]
         near = [entry for i, entry in enumerate(self._hops) if abs(i - centre) < _NEAR_HOPS]
         count = len(hops)
-        closures = [max(h.closure, self._dip(hops, i)) for i, h in enumerate(hops)]
-        shuts = [clip(1.4 * c - 0.4) for c in closures]
+        dull_db = [_mean_of_three([h.dullness_db for h in hops], i) for i in range(count)]
+        lips = [self._labial(hops, i, dull_db[i]) for i in range(count)]
+        closures = [max(h.closure, self._dip(hops, i), lips[i]) for i, h in enumerate(hops)]
+        # Voiced and not dull: n, d or g, shut by the tongue behind parted lips.
+        tongue = [_BY_TONGUE * clip((1.0 - d) / 4.0) * h.voicing for h, d in zip(hops, dull_db, strict=True)]
+        shuts = [clip(1.4 * c - 0.4) * (1.0 - t) for c, t in zip(closures, tongue, strict=True)]
         sharp = _weights(count, centre, _CLOSURE_SIGMA)
-        shut = max(clip((_mean(shuts, sharp) - 0.35) / 0.4), self._held_shut(shuts, centre))
+        shut = max(
+            clip((_mean(shuts, sharp) - 0.35) / 0.4),
+            0.8 * _held(shuts, centre, _NEAR_HOPS),
+            _held(lips, centre, _LIPS_HOPS),
+        )
         open_drive = [h.drive * (1.0 - 0.6 * h.hiss) * (1.0 - 0.9 * s) for h, s in zip(hops, shuts, strict=True)]
         drive = _mean(open_drive, _weights(count, centre, _DRIVE_SIGMA))
         recent = _mean([h.drive for h in hops], _weights(count, centre, _RECENT_SIGMA))
@@ -69,12 +88,6 @@ class MouthTrack:
         return openness, width
 
     @staticmethod
-    def _held_shut(shuts: list[float], centre: float) -> float:
-        """Shut for at least two hops of this frame: a closure shorter than a frame must not fall between two."""
-        within = sorted(s for i, s in enumerate(shuts) if abs(i - centre) < _NEAR_HOPS)
-        return 0.8 * within[-2] if len(within) > 1 else 0.0
-
-    @staticmethod
     def _dip(hops: list[HopMouth], i: int) -> float:
         """How far the mouth is shut at hop `i` judged by its neighbours: a voiced b between vowels is not faint, but
         fainter than what surrounds it."""
@@ -85,6 +98,36 @@ class MouthTrack:
         still = clip((depth_db - 14.0) / 6.0)
         notch = clip((min(before_db, after_db) - 7.0) / 4.0)
         return 0.9 * max(dark, still, notch) * (1.0 - hops[i].hiss)
+
+    def _labial(self, hops: list[HopMouth], i: int, dullness_db: float) -> float:
+        """How much hop `i` sounds like a b between vowels that leaks, as the Spanish one: fainter than the vowel beside
+        it, and duller, more so than with l, n or d, where the tongue leaves more of the treble."""
+        around = range(max(0, i - _LABIAL_BEFORE_HOPS), min(len(hops), i + _LABIAL_AFTER_HOPS + 1))
+        vowel = max(around, key=lambda k: hops[k].middle_db)
+        tilt_db = _mean_of_three(self._tilts_db, i)
+        faint = clip((hops[vowel].middle_db - hops[i].middle_db - 7.2) / 3.9)
+        dull = clip((tilt_db + 0.9) / 5.7) * clip((tilt_db - self._tilts_db[vowel] - 3.1) / 5.0)
+        back = clip(-min(hop.front for hop in hops[max(0, i - 1) : i + 2]) / 0.4)
+        return clip((faint * dull * back * clip((dullness_db - 2.0) / 5.0) - 0.25) / 0.3)
+
+    def _follow_tilt(self, hop: HopMouth) -> float:
+        """The tilt (dB) of this voice's vowels through this microphone, slowly followed."""
+        if hop.below_db < _VOWEL_BELOW_DB:
+            usual_db = hop.tilt_db if self._usual_tilt_db is None else self._usual_tilt_db
+            self._usual_tilt_db = usual_db + _TILT_SHARE * (hop.tilt_db - usual_db)
+        return _TILT_START_DB if self._usual_tilt_db is None else self._usual_tilt_db
+
+
+def _held(values: list[float], centre: float, reach_hops: float) -> float:
+    """What at least two hops of this frame reach: a closure shorter than a frame must not fall between two."""
+    within = sorted(value for i, value in enumerate(values) if abs(i - centre) < reach_hops)
+    return within[-2] if len(within) > 1 else 0.0
+
+
+def _mean_of_three(values: Sequence[float], i: int) -> float:
+    """Value `i` with its neighbours, as far as there are any."""
+    beside = range(max(0, i - 1), min(len(values), i + 2))
+    return sum(values[k] for k in beside) / len(beside)
 
 
 def _weights(count: int, centre: float, sigma: float) -> list[float]:

@@ -84,7 +84,27 @@ def test_spanish_b_between_vowels_reads_as_closed(speech):
     spans = [(a, b) for a, b, name in clip.phonemes if name == "B"]
     lowest = [jaws[max(0, round(a * 25 - 0.9)) : round(b * 25 + 0.4) + 1].min() for a, b in spans]
     assert len(spans) >= 3
-    assert np.mean(np.array(lowest) < 0.25) >= 0.75
+    assert np.mean(np.array(lowest) < 0.12) >= 0.75
+
+
+def lowest_between_vowels(clip, jaws: np.ndarray, names: str) -> list[float]:
+    """How far the mouth closes at each of the consonants `names` with a vowel on both sides."""
+    lowest = []
+    for (_, _, before), (start_s, end_s, name), (_, _, after) in zip(
+        clip.phonemes, clip.phonemes[1:], clip.phonemes[2:], strict=False
+    ):
+        if name in names and before[0] in "aeiou" and after[0] in "aeiou":
+            lowest.append(jaws[max(0, round(start_s * 25 - 0.9)) : round(end_s * 25 + 0.4) + 1].min())
+    return lowest
+
+
+def test_lips_close_for_b_between_vowels_and_stay_parted_for_n(speech):
+    clip = speech("spanish_lips")
+    jaws = jaws_of(clip.samples)
+    lips, tongue = lowest_between_vowels(clip, jaws, "bB"), lowest_between_vowels(clip, jaws, "n")
+    assert len(lips) >= 5 and len(tongue) >= 8
+    assert np.mean(np.array(lips) < 0.12) >= 0.75
+    assert np.median(lips) < np.median(tongue) - 0.05
 
 
 def test_vowels_differ_in_width_and_opening(vowel):
