@@ -62,7 +62,9 @@ class EngineProcess(QObject):
         return int(self._process.processId()) if self._process else 0
 
     def start(self) -> None:
-        """Begin a run; `ended` comes in every case, also when the program cannot be started."""
+        """Begin a run if none is; `ended` comes in every case, also when the program cannot be started."""
+        if self._process is not None:
+            return
         process = QProcess(self)
         environment = QProcessEnvironment.systemEnvironment()
         environment.insert("PYTHONUNBUFFERED", "1")
