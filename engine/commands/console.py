@@ -1,13 +1,39 @@
-"""Progress on a terminal: one line that is rewritten, or a line now and then where output is not a terminal."""
+"""How the commands speak to a person: sentences, lists, and progress on one line that is rewritten (or a line now and
+then where output is not a terminal)."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import TextIO
+from collections.abc import Sequence
+from typing import Protocol, TextIO
 
 _BAR = 24
 _PLAIN_EVERY_S = 5.0
+
+
+class Told(Protocol):
+    """What can be said to a person: a `Reason`, a `Notice`, a `StandinError`."""
+
+    @property
+    def message(self) -> str: ...
+    @property
+    def hint(self) -> str: ...
+
+
+def sentence(told: Told) -> str:
+    """What is so, and what to do about it, in one line."""
+    return f"{told.message} {told.hint}".strip()
+
+
+def notice(told: Told, *, is_error: bool = False) -> str:
+    """A line about something that happened on the way."""
+    return ("Error: " if is_error else "Note: ") + sentence(told)
+
+
+def listing(title: str, lines: Sequence[str], why_empty: str = "") -> str:
+    """A title with indented lines below it; `why_empty` in their place where there are none."""
+    return "\n".join([title, *(f"  {line}" for line in lines or ([why_empty] if why_empty else []))])
 
 
 class ProgressLine:

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from engine.assets import asset_path
+from engine.commands.console import sentence
 from engine.commands.live import run_session
 from engine.paths import recordings_folder
 from engine.settings import CameraSettings, FileSource, SessionSettings
@@ -57,7 +58,7 @@ def _camera_if_any() -> CameraSettings | None:
             return CameraSettings(device=camera.device, backend=camera.backend)
     why = reason or next((camera.problem for camera in cameras if camera.problem is not None), None)
     if why is not None:
-        print(f"No virtual camera can be used now, so only the clip is made. {why.message} {why.hint}".strip())
+        print(f"No virtual camera can be used now, so only the clip is made. {sentence(why)}")
     return None
 
 

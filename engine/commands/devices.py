@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from engine.commands.console import listing, sentence
 from engine.protocol.messages import AudioDevice, CameraDevice, Reason, plain
 from engine.server import list_devices
 
@@ -25,30 +26,26 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(plain(found), indent=2))
         return 0
-    _print_audio("Microphones", found.microphones, found.audio_reason, "No microphone is connected.")
-    _print_audio("Sound outputs", found.voice_outs, found.audio_reason, "No sound output is connected.")
-    print("Virtual cameras")
-    for camera in found.cameras:
-        print(f"  {_camera_line(camera)}")
+    print(_audio_list("Microphones", found.microphones, found.audio_reason, "No microphone is connected."), end="\n\n")
+    print(
+        _audio_list("Sound outputs", found.voice_outs, found.audio_reason, "No sound output is connected."), end="\n\n"
+    )
+    cameras = [_camera_line(camera) for camera in found.cameras]
     if found.cameras_reason is not None:
-        print(f"  {_sentence(found.cameras_reason)}")
+        cameras.append(sentence(found.cameras_reason))
+    print(listing("Virtual cameras", cameras))
     return 0
 
 
-def _print_audio(title: str, devices: list[AudioDevice], reason: Reason | None, empty: str) -> None:
-    print(title)
-    for device in devices:
-        mark = "  (default)" if device.is_default else ""
-        print(f"  {device.name}  [{device.host_api}, {device.rate_hz} Hz]{mark}")
-    if not devices:
-        print(f"  {_sentence(reason) if reason is not None else empty}")
-    print()
+def _audio_list(title: str, devices: list[AudioDevice], reason: Reason | None, empty: str) -> str:
+    return listing(title, [_audio_line(device) for device in devices], sentence(reason) if reason else empty)
+
+
+def _audio_line(device: AudioDevice) -> str:
+    mark = "  (default)" if device.is_default else ""
+    return f"{device.name}  [{device.host_api}, {device.rate_hz} Hz]{mark}"
 
 
 def _camera_line(camera: CameraDevice) -> str:
-    state = "ready" if camera.problem is None else _sentence(camera.problem)
+    state = "ready" if camera.problem is None else sentence(camera.problem)
     return f"{camera.label}  [{camera.device}, {camera.backend}]  {state}"
-
-
-def _sentence(reason: Reason) -> str:
-    return f"{reason.message} {reason.hint}".strip()

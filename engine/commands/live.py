@@ -9,7 +9,7 @@ import signal
 import threading
 from pathlib import Path
 
-from engine.commands.console import ProgressLine
+from engine.commands.console import ProgressLine, notice, sentence
 from engine.commands.options import add_picture_options, canvas_settings, generator_settings
 from engine.errors import OutputError, UsageError
 from engine.media import SAMPLE_RATE_HZ
@@ -18,7 +18,6 @@ from engine.protocol.messages import (
     Event,
     Noticed,
     Progressed,
-    Reason,
     SessionState,
     StateChanged,
     Stats,
@@ -168,13 +167,13 @@ class _Teller:
         elif isinstance(event, Stats):
             self._line.show_often(_stats_line(event))
         elif isinstance(event, Noticed):
-            self._say(("Error: " if event.is_error else "Note: ") + _sentence(event.reason))
+            self._say(notice(event.reason, is_error=event.is_error))
         elif isinstance(event, CameraChanged) and event.is_open:
             self._say(f'Camera on: pick "{event.label}" in your call ({event.device}).')
         elif isinstance(event, StateChanged) and event.state is SessionState.LIVE:
             self._say("Live. Ctrl-C ends it.")
         elif isinstance(event, StateChanged) and event.state in (SessionState.HOLDING, SessionState.FALLBACK):
-            self._say(_sentence(event.reason))
+            self._say(sentence(event.reason))
 
     def end(self) -> None:
         self._line.end()
@@ -205,10 +204,6 @@ def _summarise(settings: SessionSettings, stats: Stats) -> None:
         print(f"The microphone left out {stats.missing_samples / SAMPLE_RATE_HZ:.1f} s of sound.")
     if settings.recording:
         print(f"Recorded: {settings.recording}")
-
-
-def _sentence(reason: Reason) -> str:
-    return f"{reason.message} {reason.hint}".strip()
 
 
 def _checked_stats_path(text: str | None) -> Path | None:

@@ -7,7 +7,7 @@ import json
 import time
 
 from engine.audio.audio_file import AudioFile
-from engine.commands.console import ProgressLine
+from engine.commands.console import ProgressLine, notice
 from engine.commands.options import add_picture_options, canvas_settings, generator_settings
 from engine.portrait.load import load_portrait
 from engine.sinks.recorder import Recorder
@@ -52,8 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(_as_json(clip, elapsed_s)))
         return 0 if clip.is_complete else 1
-    for notice in clip.notices:
-        print(f"Note: {notice.message} {notice.hint}".rstrip())
+    for told in clip.notices:
+        print(notice(told))
     if not clip.is_complete:
         print(f"Stopped. The first {clip.duration_s:.1f} seconds are in {clip.path}.")
         return 1
