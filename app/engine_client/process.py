@@ -42,7 +42,7 @@ class EngineProcess(QObject):
 
     def __init__(
         self, command: list[str] | None = None, parent: QObject | None = None, *,
-        stop_within_ms: tuple[int, int, int] = _STOP_WITHIN_MS,
+        stop_within_ms: tuple[int, int, int] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(parent)
         self._command = command or [sys.executable, "-m", "engine", "serve"]
@@ -50,7 +50,7 @@ class EngineProcess(QObject):
         self._tail: deque[bytes] = deque(maxlen=_TAIL_LINES)
         self._tail_pending = b""
         self._pending = b""
-        self._stop_within_ms = stop_within_ms
+        self._stop_within_ms = stop_within_ms or _STOP_WITHIN_MS
         self._rung = -1
         self._ladder = QTimer(self)
         self._ladder.setSingleShot(True)

@@ -79,3 +79,27 @@ def make_broadcast(make_client, tmp_path):
         return client, BroadcastController(client, SettingsStore(tmp_path / "window.toml"), **pauses)
 
     return make
+
+
+@pytest.fixture
+def make_window(qtbot, fake_command, tmp_path, monkeypatch):
+    """The whole window on a fake engine, shown; ended with the test."""
+    from app.bootstrap import Application
+
+    made = []
+    monkeypatch.setattr("app.engine_client.process._STOP_WITHIN_MS", STOP_WITHIN_MS)
+
+    def make(mode: str = "obedient", settings: str = "has_microphone = false\n", *, is_open: bool = True):
+        (tmp_path / "window.toml").write_text(f"version = 1\n{settings}", encoding="utf-8")
+        application = Application(
+            settings_path=tmp_path / "window.toml", library_folder=tmp_path / "portraits", command=fake_command(mode)
+        )
+        made.append(application)
+        qtbot.addWidget(application.window)
+        if is_open:
+            application.open()
+        return application
+
+    yield make
+    for application in made:
+        application.finish()
