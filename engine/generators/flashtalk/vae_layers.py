@@ -87,7 +87,7 @@ def as_frames(video: Tensor) -> Tensor:
 
 def as_video(frames: Tensor) -> Tensor:
     """[T, C, H, W] as a video [1, C, T, H, W], without a copy."""
-    return frames.transpose(0, 1).unsqueeze(0)
+    return frames.unsqueeze(0).transpose(1, 2)  # in this order the strides still tell the layout
 
 
 class RmsNorm(nn.Module):
