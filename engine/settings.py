@@ -94,6 +94,7 @@ class SessionSettings(Settings):
     camera: CameraSettings | None = None
     voice_out: VoiceOutSettings | None = None
     recording: str = ""
+    may_replace_recording: bool = False
     has_preview: bool = False
     is_muted: bool = False
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import math
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 from engine.commands.console import ProgressLine, notice, sentence
 from engine.commands.options import add_picture_options, canvas_settings, generator_settings
-from engine.errors import OutputError, UsageError
+from engine.errors import UsageError
 from engine.media import SAMPLE_RATE_HZ
 from engine.protocol.messages import (
     CameraChanged,
@@ -32,7 +35,10 @@ from engine.settings import (
     Source,
     VoiceOutSettings,
 )
+from engine.sinks.files import check_writable, output_error
 from engine.stream.broadcast import Broadcast
+
+_CTRL_C_EVERY_S = 0.2
 
 _EPILOG = """examples:
   standin live --portrait me.jpg --mic "Blue Yeti"                       into the first virtual camera there is
@@ -75,9 +81,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Until the file ends, the time is over, or Ctrl-C."""
     settings = _settings(arguments)
-    stats_path = _checked_stats_path(arguments.stats)
-    if settings.recording and arguments.force:
-        Path(settings.recording).expanduser().unlink(missing_ok=True)
+    stats_path = Path(arguments.stats).expanduser() if arguments.stats else None
+    if stats_path is not None:
+        check_writable(stats_path, may_replace=True)
     return run_session(settings, seconds=arguments.seconds, stats_path=stats_path, as_json=arguments.json)
 
 
@@ -91,7 +97,7 @@ def run_session(
     restore = _end_on_signals(wake, broadcast)
     try:
         broadcast.start()
-        wake.wait(seconds)
+        _wait(wake, seconds)
         stats = broadcast.stats()
         broadcast.stop()
     finally:
@@ -110,7 +116,7 @@ def _settings(arguments: argparse.Namespace) -> SessionSettings:
     voice_out = None
     if arguments.voice_out is not None:
         voice_out = VoiceOutSettings(name="" if arguments.voice_out == "default" else arguments.voice_out)
-    if arguments.seconds is not None and arguments.seconds <= 0:
+    if arguments.seconds is not None and not arguments.seconds > 0:  # not a number is no time, either
         raise UsageError(f"{arguments.seconds:g} seconds are no time.", hint="Give a number above 0.")
     return SessionSettings(
         portrait=arguments.portrait,
@@ -121,6 +127,7 @@ def _settings(arguments: argparse.Namespace) -> SessionSettings:
         camera=camera,
         voice_out=voice_out,
         recording=arguments.record or "",
+        may_replace_recording=arguments.force,
     )
 
 
@@ -131,6 +138,13 @@ def _source(arguments: argparse.Namespace) -> Source:
         return SilentSource()
     name = "" if arguments.mic in (None, "default") else arguments.mic
     return MicrophoneSource(name=name, host_api=arguments.mic_api)
+
+
+def _wait(wake: threading.Event, seconds: float | None) -> None:
+    """Until `wake` or for `seconds`; in short waits, because on Windows Ctrl-C does not end a long one."""
+    end_s = math.inf if seconds is None else time.monotonic() + seconds
+    while (left_s := end_s - time.monotonic()) > 0 and not wake.wait(min(left_s, _CTRL_C_EVERY_S)):
+        pass
 
 
 def _end_on_signals(wake: threading.Event, broadcast: Broadcast):
@@ -202,25 +216,16 @@ def _summarise(settings: SessionSettings, stats: Stats) -> None:
     )
     if stats.missing_samples:
         print(f"The microphone left out {stats.missing_samples / SAMPLE_RATE_HZ:.1f} s of sound.")
-    if settings.recording:
+    if settings.recording and Path(settings.recording).expanduser().exists():
         print(f"Recorded: {settings.recording}")
 
 
-def _checked_stats_path(text: str | None) -> Path | None:
-    if text is None:
-        return None
-    path = Path(text).expanduser()
-    if not path.parent.is_dir():
-        raise OutputError(
-            f"The folder {path.parent} does not exist.", code="output.no_folder", hint="Create it, or choose another."
-        )
-    return path
-
-
 def _write_stats(path: Path, stats: Stats) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         draft.write_text(json.dumps(plain(stats), indent=2) + "\n", encoding="utf-8")
         os.replace(draft, path)
     except OSError as error:
-        raise OutputError(f"{path} could not be written: {error.strerror}.", code="output.failed") from error
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise output_error(path, error) from error

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -43,6 +44,9 @@ from engine.stream.graph import Graph
 from engine.stream.patience import Patience
 from engine.stream.scene import prepare_scene
 from engine.stream.sources import open_source
+
+if TYPE_CHECKING:
+    from engine.sinks.virtual_camera import VirtualCamera
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +100,12 @@ class Broadcast:
         settings = self._settings
         self._enter(SessionState.PREPARING, "session.preparing", "Preparing the portrait.")
         try:
-            source = open_source(settings.source)  # first: what is missing is said before minutes of preparing
+            # What is missing is said before minutes of preparing.
+            source = open_source(settings.source)
+            camera = _find_camera(settings.camera) if settings.camera is not None else None
+            recorder = None
+            if settings.recording:
+                recorder = Recorder(settings.recording, may_replace=settings.may_replace_recording)
             scene, notices = prepare_scene(settings, self._progress())
             for notice in notices:
                 self._emit(Noticed(reason=Reason(code=notice.code, message=notice.message, hint=notice.hint)))
@@ -104,10 +113,10 @@ class Broadcast:
             self._graph.listener.is_muted = settings.is_muted
             if settings.has_preview:
                 self._open_preview()
-            if settings.recording:
-                self.start_recording(settings.recording)
-            if settings.camera is not None:
-                self.set_camera(settings.camera)
+            if recorder is not None:
+                self._open_recorder(recorder)
+            if camera is not None:
+                self._open_camera(camera)
             if settings.voice_out is not None:
                 self.set_voice_out(settings.voice_out)
             source.start(self._clock)
@@ -196,14 +205,8 @@ class Broadcast:
         """Open the virtual camera, another one, or close it; the picture goes on."""
         self._running()
         self._close_box("camera")
-        if camera is None:
-            return
-        from engine.sinks.virtual_camera import open_camera
-
-        sink = open_camera(camera)
-        self._open_box("camera", sink)
-        changed = CameraChanged(is_open=True, label=sink.label, device=sink.device, backend=sink.backend)
-        self._emit(changed)
+        if camera is not None:
+            self._open_camera(_find_camera(camera))
 
     def set_voice_out(self, settings: VoiceOutSettings | None) -> None:
         """Play the delayed voice on an output, another one, or nowhere."""
@@ -222,14 +225,10 @@ class Broadcast:
 
     def start_recording(self, path: str, *, may_replace: bool = False) -> None:
         """Record picture and sound from now on."""
-        graph = self._running()
+        self._running()
         if "recorder" in self._boxes:
             raise UsageError("A recording is under way already.", hint="Stop it first.")
-        recorder = Recorder(path, may_replace=may_replace)
-        self._open_box("recorder", recorder, slots=_RECORDER_SLOTS)
-        with self._audio_lock:
-            graph.listener.recorder = recorder
-        self._emit(RecordingChanged(is_recording=True, path=str(recorder.path)))
+        self._open_recorder(Recorder(path, may_replace=may_replace))
 
     def stop_recording(self) -> None:
         """Complete the recording."""
@@ -281,6 +280,16 @@ class Broadcast:
         self._open_box("preview", sink)
         canvas = self._settings.canvas
         self._emit(PreviewOpened(memory_name=sink.memory_name, width=canvas.width, height=canvas.height))
+
+    def _open_camera(self, sink: VirtualCamera) -> None:
+        self._open_box("camera", sink)
+        self._emit(CameraChanged(is_open=True, label=sink.label, device=sink.device, backend=sink.backend))
+
+    def _open_recorder(self, recorder: Recorder) -> None:
+        self._open_box("recorder", recorder, slots=_RECORDER_SLOTS)
+        with self._audio_lock:
+            self._running().listener.recorder = recorder
+        self._emit(RecordingChanged(is_recording=True, path=str(recorder.path)))
 
     def _open_box(self, name: str, sink: VideoSink, slots: int = 1) -> None:
         canvas = self._settings.canvas
@@ -459,6 +468,12 @@ class Broadcast:
     def _emit(self, event: Event) -> None:
         with self._emit_lock:
             self._emit_now(event)
+
+
+def _find_camera(settings: CameraSettings) -> VirtualCamera:
+    from engine.sinks.virtual_camera import open_camera
+
+    return open_camera(settings)
 
 
 class _EmittedProgress:

@@ -69,7 +69,8 @@ class Listener:
         missing = behind - int(CAPTURE_S * SAMPLE_RATE_HZ)
         if self._is_starved and missing > 0:
             self._timeline.append_silence(missing)
-            self.missing_samples += missing
+            if self._source is not None and not self._source.has_ended:
+                self.missing_samples += missing
             self._start_s = None  # whatever comes next is put where it was captured
 
     def silence_from(self, sample: int) -> None:
