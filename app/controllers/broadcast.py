@@ -12,7 +12,6 @@ from app.controllers.engine_settings import camera_of, canvas_of, session_of, so
 from app.engine_client.client import EngineClient
 from app.settings.schema import AppSettings
 from app.settings.store import SettingsStore
-from engine import settings as s
 from engine.protocol import messages as m
 
 FIRST_SAMPLE = "sample:"
@@ -22,6 +21,12 @@ by itself without one had a sound file that is spoken to its end."""
 
 ENDED = "session.stopped"
 """Code of the reason with which a session ends that did not fail."""
+
+ABSENT = ("microphone.none", "microphone.missing")
+"""Codes of a microphone that is not there: no fault, the portrait rests until it is."""
+
+LOST = "microphone.lost"
+"""Code of the notice that a microphone went away while it was heard."""
 
 _AGAIN_AFTER_MS = 1_000
 _TRUSTED_AFTER_MS = 60_000
@@ -49,6 +54,8 @@ class BroadcastController(QObject):
     """`is_ready`, `is_running` or `is_live` changed."""
     failed = Signal(str, object)
     """(what was tried: "start", "portrait", "source", ..., Reason)"""
+    microphone_changed = Signal()
+    """`microphone_problem` changed."""
     session_over = Signal(object, bool)
     """A live session ended though nobody asked: (Reason, whether it is being begun again)."""
     saved = Signal(str, str)
@@ -63,12 +70,15 @@ class BroadcastController(QObject):
         self._phase = _Phase.NONE
         self._is_ending = self._has_begun_again = False
         self._fault: m.Reason | None = None
+        self.microphone_problem: m.Reason | None = None
+        """Why the chosen microphone is not heard, as far as is known."""
         self._again = self._timer(again_after_ms, self.begin)
         self._trusted = self._timer(trusted_after_ms, self._on_trusted)
         client.ready.connect(self._on_ready)
         client.lost.connect(self._on_lost)
         client.state_changed.connect(self._on_state)
         client.noticed.connect(self._on_notice)
+        client.devices_listed.connect(self._on_devices)
         client.camera_changed.connect(self._on_camera)
 
     @property
@@ -110,7 +120,8 @@ class BroadcastController(QObject):
             self._restart()
             return
         self._follow("portrait", before.portrait, after.portrait, m.SetPortrait, "portrait")
-        self._follow("source", source_of(before), source_of(after), m.SetSource, "source")
+        if source_of(before) != source_of(after):
+            self._set_source()
         self._follow("voice_out", voice_out_of(before), voice_out_of(after), m.SetVoiceOut, "voice_out")
         self._follow("canvas", canvas_of(before), canvas_of(after), m.SetCanvas, "canvas")
 
@@ -196,6 +207,29 @@ class BroadcastController(QObject):
     def _on_notice(self, event: m.Noticed) -> None:
         if event.reason.code == FAULT:
             self._fault = event.reason
+        elif event.reason.code == LOST:
+            self._set_microphone_problem(event.reason)
+
+    def _on_devices(self, event: m.DevicesListed) -> None:
+        """What was missing may have been connected since."""
+        problem = self.microphone_problem
+        if problem and problem.code in (*ABSENT, LOST) and self.is_live:
+            name = self.settings.microphone
+            if any(device.name == name or not name for device in event.microphones):
+                self._set_source()
+
+    def _set_source(self) -> None:
+        self._client.send(m.SetSource, self._source_replied, source=source_of(self.settings))
+
+    def _source_replied(self, error: m.Reason | None) -> None:
+        self._set_microphone_problem(error)
+        if error and error.code not in (*ABSENT, "engine.lost"):
+            self.failed.emit("source", error)
+
+    def _set_microphone_problem(self, problem: m.Reason | None) -> None:
+        if self.microphone_problem != problem:
+            self.microphone_problem = problem
+            self.microphone_changed.emit()
 
     def _on_over(self, reason: m.Reason) -> None:
         will_begin_again = not self._has_begun_again
@@ -256,11 +290,11 @@ class BroadcastController(QObject):
     def _add_devices(self) -> None:
         """A slow, missing or refusing device must not hold up the first picture, so each comes after it."""
         now = self.settings
-        source, voice_out = source_of(now), voice_out_of(now)
+        voice_out = voice_out_of(now)
         if self.is_camera_wanted:
             self._client.send(m.SetCamera, self._camera_replied, camera=camera_of(now))
-        if not isinstance(source, s.SilentSource):
-            self._client.send(m.SetSource, self._fails_as("source"), source=source)
+        if now.has_microphone:
+            self._set_source()
         if voice_out is not None:
             self._client.send(m.SetVoiceOut, self._fails_as("voice_out"), voice_out=voice_out)
 

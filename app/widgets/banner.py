@@ -46,8 +46,9 @@ class Banner(QFrame):
         """Follow the theme."""
         self._colours = colours
         self.close_button.setIcon(icon("close", colours.text))
-        colour = {"error": colours.on_air, "warn": colours.warn}.get(self.property("kind"), colours.accent)
-        self._icon.setPixmap(icon("warning", colour).pixmap(24, 24))
+        kind = self.property("kind")
+        colour = {"error": colours.on_air, "warn": colours.warn}.get(kind, colours.accent)
+        self._icon.setPixmap(icon("warning" if kind in ("error", "warn") else "info", colour).pixmap(24, 24))
 
     def tell(
         self, kind: str, message: str, hint: str = "", *, code: str = "", action: str = "",

@@ -70,6 +70,8 @@ class MainWindow(QMainWindow):
         self.record_button = self._button("Record", "record", "Record", "Record a clip (Ctrl+R)")
         self.record_button.setCheckable(True)
         self.snapshot_button = self._button("Snapshot", "snapshot", "Take snapshot", "Keep a picture (Ctrl+Shift+S)")
+        self.microphone_hint = self._dim("")
+        self.microphone_hint.hide()
         self.speaking_label = self._dim("Quiet")
         self.voice_label = self._dim("")
         self.start_button = QPushButton("Start virtual camera")
@@ -133,6 +135,7 @@ class MainWindow(QMainWindow):
         card, column = _card(264)
         column.addWidget(_heading("Microphone"))
         column.addWidget(self.microphone)
+        column.addWidget(self.microphone_hint)
         column.addWidget(self.meter)
         row = QHBoxLayout()
         row.addWidget(self.speaking_label, 1)
@@ -203,6 +206,12 @@ class MainWindow(QMainWindow):
         self.air_label.style().unpolish(self.air_label)
         self.air_label.style().polish(self.air_label)
         self.preview.set_on_air(is_on_air)
+
+    def set_microphone_hint(self, text: str) -> None:
+        """A calm word under the microphone; empty for none."""
+        self.microphone_hint.setText(text)
+        self.microphone_hint.setVisible(bool(text))
+        self.microphone.setAccessibleDescription(text)
 
     def set_muted(self, is_muted: bool) -> None:
         """The mute button says what is the case."""

@@ -176,6 +176,7 @@ class Presenter(QObject):
             return
         # Asked of the engine each time: a driver may have been installed since the devices were listed.
         self._broadcast.set_camera(True)
+        self._session.warn_of_silence()
 
     def _on_closing(self) -> None:
         self._broadcast.change(geometry=bytes(self._window.saveGeometry().toBase64()).decode())

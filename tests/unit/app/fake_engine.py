@@ -17,13 +17,15 @@ import numpy as np
 from engine.protocol import messages as m
 from engine.protocol.codec import decode_command, encode
 from engine.protocol.shared_memory import FrameWriterMemory
+from engine.settings import MicrophoneSource
 
 MODES = (
     "obedient", "silent", "deaf", "garbage", "dies", "other_version", "refuses", "refuses_start", "refuses_portrait",
-    "stubborn", "slow",
+    "stubborn", "slow", "no_microphone",
 )  # fmt: skip
 REFUSAL = m.Reason(code="test.refused", message="The test refuses that.", hint="Nothing can be done.")
 BAD_PORTRAIT = m.Reason(code="portrait.damaged", message="The picture is damaged.", hint="Choose another.")
+NO_MICROPHONE = m.Reason(code="microphone.none", message="This computer has no microphone.")
 FAULT = m.Reason(code="session.internal", message="The session ended because of an internal error in its pacer part.")
 
 
@@ -111,9 +113,16 @@ class FakeEngine:
     def on_StopRecording(self, _command: m.StopRecording) -> None:
         emit(m.RecordingChanged(is_recording=False, path="clip.mp4"))
 
+    def on_SetSource(self, command: m.SetSource) -> m.Reason | None:
+        is_absent = self.mode == "no_microphone" and isinstance(command.source, MicrophoneSource)
+        return NO_MICROPHONE if is_absent else None
+
+    def cue_plugged(self) -> None:
+        self.mode = "obedient"
+
     def on_ListDevices(self, _command: m.ListDevices) -> None:
         mic = m.AudioDevice(name="Desk microphone", host_api="ALSA", channels=1, rate_hz=48_000, is_default=True)
-        emit(m.DevicesListed(microphones=[mic], voice_outs=[], cameras=[]))
+        emit(m.DevicesListed(microphones=[] if self.mode == "no_microphone" else [mic], voice_outs=[], cameras=[]))
 
     def on_SetPortrait(self, command: m.SetPortrait) -> None:
         kind, _, name = command.portrait.partition(":")
