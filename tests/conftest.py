@@ -1,5 +1,6 @@
 """For every test: no display is needed, and numeric libraries leave the other cores alone."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -24,3 +25,18 @@ def astronaut():
     """A public-domain photograph of a smiling astronaut, RGB uint8 (512, 512, 3)."""
     data = pytest.importorskip("skimage.data", reason="scikit-image brings the photograph")
     return data.astronaut()
+
+
+def load_fixture_module(name: str):
+    """A module of tests/fixtures; tests are no packages, so they cannot import one another."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "fixtures" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory) -> tuple[Path, Path]:
+    """A checkpoint in the published layout and its speech encoder, small and random; read only, please."""
+    pytest.importorskip("torch", reason="the photographic generator needs torch")
+    return load_fixture_module("tiny_checkpoint").write_checkpoint(tmp_path_factory.mktemp("checkpoint"))

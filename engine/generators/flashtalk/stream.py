@@ -28,12 +28,12 @@ class Anchor:
 
 
 def make_anchor(portrait: Tensor, vae: Vae, shape: StreamShape) -> Anchor:
-    """Encode the portrait followed by mid-grey frames. `portrait` [1, 3, 1, H, W] in [-1, 1] is in the VAE's dtype.
+    """Encode the portrait followed by mid-grey frames. `portrait` [1, 3, 1, H, W] in [-1, 1].
 
     The VAE is causal, so the first latent frame is the portrait's own and no second encoding is needed for it.
     """
     video = F.pad(portrait, (0, 0, 0, 0, 0, shape.frames - 1))
-    latents = vae.encode(video).float()
+    latents = vae.encode(video)
     mask = torch.zeros_like(latents[:MASK_CHANNELS])
     mask[:, 0] = 1.0
     return Anchor(portrait=portrait, y=torch.cat((mask, latents)), motion=latents[:, :1])
@@ -91,14 +91,14 @@ class FlashTalkStream:
         motion once the iterator is used up."""
         skip = keep = self._shape.motion_frames
         tail: list[Tensor] = []
-        for raw in self._vae.decode(latents.to(self._vae.dtype)):
+        for raw in self._vae.decode(latents):
             matched = self._color.apply(raw, self._strength)
             tail = _last(tail, matched, keep)
             skipped = min(skip, raw.shape[2])
             skip -= skipped
             if skipped < raw.shape[2]:
                 yield raw[:, :, skipped:], matched[:, :, skipped:]
-        self._motion = self._vae.encode(torch.cat(tail, dim=2).to(self._vae.dtype)).float()
+        self._motion = self._vae.encode(torch.cat(tail, dim=2))
 
 
 def _last(tail: list[Tensor], fresh: Tensor, count: int) -> list[Tensor]:

@@ -5,10 +5,9 @@ Nothing is unpickled with the power to run code, and no tensor is copied on the 
 
 from __future__ import annotations
 
-import json
 import pickle
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,6 @@ from engine.generators.flashtalk.config import DiTConfig
 from engine.generators.flashtalk.transformer import DiT, is_set_up_only
 
 _SHOWN_KEYS = 3
-_INDEX = "diffusion_pytorch_model.safetensors.index.json"
-_SHARDS = "diffusion_pytorch_model*.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,27 +42,27 @@ def precision_for(device: torch.device) -> Precision:
     return Precision(dit=torch.bfloat16, vae=torch.bfloat16, text=torch.bfloat16, image=torch.float16)
 
 
-def load_dit(folder: Path, device: torch.device, dtype: torch.dtype, progress: Progress) -> DiT:
-    """The transformer, ready to step on `device`; what only conditions need stays on the host, mapped from the file.
-
-    Raises `ModelFilesError`, or `Cancelled` from `progress`.
-    """
-    config = DiTConfig.from_file(folder / "config.json")
+def load_dit(
+    config: DiTConfig, files: Sequence[Path], device: torch.device, dtype: torch.dtype, progress: Progress
+) -> DiT:
+    """The transformer from its safetensors `files`, ready to step on `device`; what only conditions need stays on the
+    host, mapped from the file. Raises `ModelFilesError`, or `Cancelled` from `progress`."""
     with torch.device("meta"):
         dit = DiT(config)
-    with ExitStack() as files:
-        where = _open_shards(folder, files)
-        check_names(dit.state_dict(), {name: _Shape(shard, name) for name, shard in where.items()}, folder)
+    with ExitStack() as opened:
+        where = _open_shards(files, opened)
+        expected = dit.state_dict()
+        check_names(expected, {name: _Shape(shard, name) for name, shard in where.items()}, files[0].parent)
+        total = sum(tensor.numel() for tensor in expected.values()) * dtype.itemsize
         state: dict[str, Tensor] = {}
         done = 0
-        total = sum(tensor.numel() for tensor in dit.state_dict().values())
         for name, shard in where.items():
-            with _explained(folder):
+            with _explained(files[0].parent):
                 tensor = shard.get_tensor(name)
             state[name] = tensor.to(torch.device("cpu") if is_set_up_only(name) else device, dtype)
-            done += tensor.numel()
-            progress.update("transformer", done * dtype.itemsize, total * dtype.itemsize, "bytes")
-        assign(dit, state)
+            done += tensor.numel() * dtype.itemsize
+            progress.update("transformer", done, total, "bytes")
+    assign(dit, state)
     # Rounded like the rest, as the reference does, then kept wide: it is applied in float32 at every step.
     dit.head.head.to(torch.promote_types(dtype, torch.float32))
     return dit
@@ -126,25 +123,13 @@ class _Shape:
         return tuple(self._shard.get_slice(self._name).get_shape())
 
 
-def _open_shards(folder: Path, files: ExitStack) -> dict[str, safe_open]:
+def _open_shards(files: Sequence[Path], opened: ExitStack) -> dict[str, safe_open]:
     """Tensor name -> opened file that holds it, in the order of the files."""
-    index = folder / _INDEX
-    names: list[str] = []
-    if index.is_file():
-        with _explained(index):
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    shards = [folder / Path(name).name for name in names] or sorted(folder.glob(_SHARDS))
-    if not shards:
-        raise ModelFilesError(
-            f"The folder {folder} holds no weights of the transformer ({_SHARDS}).",
-            code="model_files.missing",
-            hint="Download the model with `standin models download flashtalk-14b`, or choose another folder.",
-        )
     where: dict[str, safe_open] = {}
-    for shard in shards:
-        with _explained(shard):
-            opened = files.enter_context(safe_open(shard, framework="pt", device="cpu"))
-        where.update(dict.fromkeys(opened.keys(), opened))
+    for path in files:
+        with _explained(path):
+            shard = opened.enter_context(safe_open(path, framework="pt", device="cpu"))
+        where.update(dict.fromkeys(shard.keys(), shard))
     return where
 
 

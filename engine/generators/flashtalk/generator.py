@@ -1,0 +1,285 @@
+"""FlashTalk as a generator: chunks of 28 frames of a photographic portrait, from the published checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.errors import GeneratorError, UsageError
+from engine.generators.base import FrameWriter, GeneratorSpec, Progress
+from engine.generators.flashtalk.config import DiTConfig, StreamShape
+from engine.generators.flashtalk.memory import check_memory
+from engine.generators.flashtalk.models import (
+    Models,
+    are_loaded,
+    choose_device,
+    image_features,
+    load_models,
+    text_features,
+)
+from engine.generators.flashtalk.noise import SeededNoise
+from engine.generators.flashtalk.portrait_tensor import cover_and_crop, to_unit_range
+from engine.generators.flashtalk.sampler import timesteps
+from engine.generators.flashtalk.speech_buffer import SpeechBuffer
+from engine.generators.flashtalk.stream import FlashTalkStream, make_anchor, to_bytes
+from engine.generators.flashtalk.watch import Look, collapse_of, look_of, measure
+from engine.generators.flashtalk.weights import precision_for
+from engine.media import AudioChunk, ChunkSpec, Notice, Portrait
+from engine.model_store.catalog import CHINESE_WAV2VEC2, FLASHTALK
+from engine.model_store.checkpoint import CheckpointReport, inspect_checkpoint
+from engine.model_store.store import ModelStore
+from engine.parallel.group import LocalGroup
+
+logger = logging.getLogger(__name__)
+
+SIZES = ((768, 448), (448, 768), (640, 384), (384, 640), (512, 512), (512, 320), (320, 512))
+"""Offered picture sizes (height, width), the model's own first."""
+STEPS = (4, 3, 2)
+PROMPT = "A person is talking. Only the foreground characters are moving, the background remains static."
+"""The prompt that the model is published with."""
+_FPS = 25
+
+
+class FlashTalkGenerator:
+    """Implements `engine.generators.base.Generator`.
+
+    `checkpoint` is the folder of SoulX-FlashTalk-14B and `speech_encoder` that of chinese-wav2vec2-base; empty, they
+    are looked for in the model store, the second beside the first. `size` is height x width in px, `steps` 4, 3 or 2
+    denoising steps, `device` "auto", "cuda", "cuda:1" or "cpu", `attention` a kernel's name or "auto",
+    `color_match` 0 to 1. Raises `UsageError` for what is not offered.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        fps: int = _FPS,
+        checkpoint: str = "",
+        speech_encoder: str = "",
+        size: str = "768x448",
+        steps: int = 4,
+        prompt: str = PROMPT,
+        device: str = "auto",
+        attention: str = "auto",
+        color_match: float = 1.0,
+    ) -> None:
+        if fps != _FPS:
+            raise UsageError(f"FlashTalk makes {_FPS} frames a second, not {fps}.", hint=f"Choose {_FPS}.")
+        if steps not in STEPS:
+            raise UsageError(f"FlashTalk cannot work in {steps} steps.", hint="Choose 4, 3 or 2.")
+        if not 0.0 <= color_match <= 1.0:
+            raise UsageError(f"A colour match of {color_match:g} is not possible.", hint="Choose 0 to 1.")
+        self._shape = StreamShape(fps=fps, **_sides(size))
+        self._seed, self._steps, self._prompt, self._color_match = seed, steps, prompt, color_match
+        self._folders = (checkpoint, speech_encoder)
+        self._device, self._attention = device, attention
+        self._models: Models | None = None
+        self._stream: FlashTalkStream | None = None
+        self._speech: SpeechBuffer | None = None
+        self._noise: SeededNoise | None = None
+        self._host: _HostCopies | None = None
+        self._look: Look | None = None
+        self._good: np.ndarray | None = None
+        self._next_sample: int | None = None
+        self._recoveries = 0
+        self._notices: list[Notice] = []
+
+    @property
+    def spec(self) -> GeneratorSpec:
+        """Size and chunking; known before `prepare`, because this generator's size does not follow the canvas."""
+        chunk = ChunkSpec(fps=self._shape.fps, frames=self._shape.new_frames)
+        return GeneratorSpec(name="flashtalk", width=self._shape.width, height=self._shape.height, chunk=chunk)
+
+    @property
+    def recoveries(self) -> int:
+        """How often a collapsed picture was begun anew from the portrait."""
+        return self._recoveries
+
+    @torch.no_grad()
+    def prepare(self, portrait: Portrait, size: tuple[int, int], progress: Progress) -> list[Notice]:
+        """Check the files, encode prompt and portrait, load the model; see `Generator.prepare`."""
+        progress.update("checkpoint", 0, 1)
+        report = _find_checkpoint(*self._folders)
+        device = choose_device(self._device, report.transformer_parameters)
+        if device.type == "cuda" and not are_loaded(report, device, self._attention):
+            self._check_memory(report, device)
+        picture = cover_and_crop(portrait.image, self._shape.height, self._shape.width)
+        pixels = to_unit_range(picture)
+        text = text_features(report, self._prompt, device, progress)
+        image = image_features(report, pixels, portrait.digest, device, progress)
+        models = load_models(report, device, self._attention, progress)
+        progress.update("portrait", 0, 1)
+        self._begin(models, pixels.to(device), text.to(device), image.to(device))
+        self._good = picture
+        progress.update("portrait", 1, 1)
+        return [] if device.type == "cuda" else [_slow_notice()]
+
+    def _check_memory(self, report: CheckpointReport, device: torch.device) -> None:
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+        free_bytes += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        check_memory(DiTConfig.from_dict(report.config), self._shape, precision_for(device), free_bytes, SIZES)
+
+    def _begin(self, models: Models, portrait: Tensor, text: Tensor, image: Tensor) -> None:
+        shape, group = self._shape, LocalGroup()
+        anchor = make_anchor(portrait, models.vae, shape)
+        schedule = timesteps(self._steps)
+        conditions = models.dit.stream_conditions(
+            text, image.squeeze(0), anchor.y, schedule[:-1].to(models.device), group
+        )
+        self._noise = SeededNoise(self._seed, shape.latent, models.device)
+        self._stream = FlashTalkStream(
+            dit=models.dit,
+            vae=models.vae,
+            conditions=conditions,
+            anchor=anchor,
+            shape=shape,
+            schedule=schedule,
+            noise=self._noise,
+            group=group,
+            attention=models.attention.attend,
+            color_strength=self._color_match,
+        )
+        self._speech = SpeechBuffer(models.speech, shape, models.device)
+        self._host = _HostCopies(models.device)
+        self._look = look_of(measure(portrait))
+        self._models = models
+
+    @torch.no_grad()
+    def generate(self, chunk: AudioChunk, frames: FrameWriter) -> None:
+        """Write the chunk's 28 frames, each group as soon as it has left the decoder; see `Generator.generate`.
+
+        After a discontinuity the picture goes on from where it was, and silence stands for the sound that is missing.
+        """
+        if self._models is None or self._stream is None or self._speech is None or self._host is None:
+            raise GeneratorError("FlashTalk was asked for frames before it had a portrait.")
+        assert self._noise is not None
+        self._hear(chunk, self._speech)
+        conditions = self._models.dit.chunk_conditions(*self._speech.slices())
+        latents = self._stream.chunk_latents(conditions)
+        number = chunk.first_frame
+        looks = []
+        for image, look in self._host.of(self._stream.frames(latents)):
+            # Numbers that are none would be shown as noise; the last good picture stands in for them.
+            shown = image if look.is_finite else self._good
+            np.copyto(frames.next_image(), shown)
+            frames.commit(number)
+            number += 1
+            looks.append(look)
+        self._good = shown.copy()
+        self._noise.chunk += 1
+        self._watch(looks)
+
+    def _hear(self, chunk: AudioChunk, speech: SpeechBuffer) -> None:
+        if self._next_sample is not None and chunk.first_sample > self._next_sample:
+            speech.skip(chunk.first_sample - self._next_sample)
+        speech.push(chunk.samples)
+        self._next_sample = chunk.first_sample + len(chunk.samples)
+
+    def _watch(self, looks: list[Look]) -> None:
+        """Begin anew from the portrait when a whole chunk was out of bounds, or any of it was no numbers."""
+        assert self._look is not None and self._stream is not None
+        reasons = [collapse_of(look, self._look) for look in looks]
+        broken = [reason for reason, look in zip(reasons, looks, strict=True) if not look.is_finite]
+        if not broken and not all(reasons):
+            return
+        self._stream.reset()
+        self._recoveries += 1
+        reason = (broken or reasons)[-1]
+        logger.warning("the picture is begun anew from the portrait (%d so far): %s", self._recoveries, reason)
+        message = f"The picture had collapsed ({reason}) and was begun anew from the portrait."
+        self._notices.append(Notice(code="flashtalk.recovered", message=message))
+
+    def take_notices(self) -> list[Notice]:
+        """What happened while generating, since the last call."""
+        notices, self._notices = self._notices, []
+        return notices
+
+    def reset(self) -> None:
+        """Begin again from the portrait, in silence, with the first noise of the seed."""
+        if self._stream is None or self._speech is None or self._noise is None:
+            return
+        self._stream.reset()
+        self._speech.clear()
+        self._noise.chunk = 0
+        self._next_sample = None
+        self._recoveries = 0
+        self._notices = []
+
+    def close(self) -> None:
+        """Let go of the models; the last stream that does frees them. Safe to call twice."""
+        on_gpu = self._models is not None and self._models.device.type == "cuda"
+        self._models = self._stream = self._speech = self._noise = self._host = None
+        if on_gpu:
+            torch.cuda.empty_cache()
+
+
+class _HostCopies:
+    """Brings frames to the host while the device works on the next ones: it waits for a copy only once the decoder
+    has been given its next latent frame."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._is_cuda = device.type == "cuda"
+
+    def of(self, groups: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[np.ndarray, Look]]:
+        """Pairs of (uint8 image [H, W, 3], valid until the next one, the look of its group)."""
+        waiting: tuple[Tensor, Tensor, torch.cuda.Event | None] | None = None
+        for raw, matched in groups:
+            fresh = self._start(to_bytes(matched), measure(raw))
+            if waiting is not None:
+                yield from _finish(*waiting)
+            waiting = fresh
+        if waiting is not None:
+            yield from _finish(*waiting)
+
+    def _start(self, images: Tensor, look: Tensor) -> tuple[Tensor, Tensor, torch.cuda.Event | None]:
+        if not self._is_cuda:
+            return images, look, None
+        # torch keeps pinned memory for the next allocation of that size, so this asks the driver only at first.
+        copies = tuple(
+            torch.empty(part.shape, dtype=part.dtype, pin_memory=True).copy_(part, non_blocking=True)
+            for part in (images, look)
+        )
+        done = torch.cuda.Event()
+        done.record()
+        return (*copies, done)
+
+
+def _finish(images: Tensor, look: Tensor, done: torch.cuda.Event | None) -> Iterator[tuple[np.ndarray, Look]]:
+    if done is not None:
+        done.synchronize()
+    seen = look_of(look)
+    for image in images.numpy():
+        yield image, seen
+
+
+def _sides(size: str) -> dict[str, int]:
+    match = re.fullmatch(r"(\d{2,4})x(\d{2,4})", size)
+    if match is None:
+        offered = ", ".join(f"{height}x{width}" for height, width in SIZES)
+        raise UsageError(f'"{size}" is not a picture size.', hint=f"Say height x width, such as one of: {offered}.")
+    return {"height": int(match[1]), "width": int(match[2])}
+
+
+def _find_checkpoint(checkpoint: str, speech_encoder: str) -> CheckpointReport:
+    if not checkpoint:
+        from engine.model_store.store import model_folder
+
+        checkpoint = str(model_folder("flashtalk-14b"))
+        speech_encoder = speech_encoder or str(model_folder("chinese-wav2vec2-base"))
+    return inspect_checkpoint(
+        Path(checkpoint).expanduser(), Path(speech_encoder).expanduser() if speech_encoder else None
+    )
+
+
+def _slow_notice() -> Notice:
+    return Notice(
+        code="flashtalk.cpu",
+        message="FlashTalk runs on the CPU here, far slower than real time.",
+        hint="An NVIDIA GPU makes it usable; the puppet runs anywhere.",
+    )

@@ -1,0 +1,47 @@
+"""The last seconds of sound, and what the transformer hears of them for each chunk."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.generators.flashtalk.config import StreamShape
+from engine.generators.flashtalk.loudness import normalize_loudness
+from engine.generators.flashtalk.speech_encoder import SpeechEncoder, audio_slices, encode_speech
+
+
+class SpeechBuffer:
+    """Rolls over `shape.audio_history_s` seconds, silent at first. The encoder normalises over all of them and looks
+    both ways, so each chunk is encoded with its whole history anew. One stream, one thread."""
+
+    def __init__(self, encoder: SpeechEncoder, shape: StreamShape, device: torch.device) -> None:
+        self._encoder, self._shape, self._device = encoder, shape, device
+        self._samples = np.zeros(shape.history_samples, np.float32)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._samples.fill(0.0)
+
+    def push(self, samples: np.ndarray) -> None:
+        """The next mono float32 `samples` at 16 kHz; as many of the oldest are forgotten."""
+        kept = samples[-len(self._samples) :]
+        self._samples[: -len(kept) or None] = self._samples[len(kept) :]
+        self._samples[len(self._samples) - len(kept) :] = kept
+
+    def skip(self, count: int) -> None:
+        """`count` samples were never heard: silence takes their place."""
+        self.push(np.zeros(min(count, len(self._samples)), np.float32))
+
+    def embedding(self) -> Tensor:
+        """Speech features [history frames, layers, channels] of the whole buffer, on the device."""
+        loud = normalize_loudness(self._samples).astype(np.float32)
+        waveform = torch.from_numpy(loud).to(self._device, non_blocking=True)
+        # Convolutions would otherwise round to 10 bits of mantissa on a GPU.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            return encode_speech(self._encoder, waveform, self._shape.history_frames)
+
+    def slices(self) -> tuple[Tensor, Tensor]:
+        """What the newest chunk's latent frames hear: [1, 5, layers, channels] and [frames - 1, 8, ...]."""
+        embedding = self.embedding()
+        return audio_slices(embedding, len(embedding) - self._shape.frames, self._shape.frames)
