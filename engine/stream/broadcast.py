@@ -79,6 +79,7 @@ class Broadcast:
         self._audio_lock = threading.Lock()
         self._scene_lock = threading.Lock()
         self._voice = None
+        self._camera_names: tuple[str, ...] = ()
         self._patience = Patience(settings.fps)
         self._wanted_snapshot: threading.Event | None = None
         self._snapshot = None
@@ -202,11 +203,15 @@ class Broadcast:
                     self._voice.line.clear()
 
     def set_camera(self, camera: CameraSettings | None) -> None:
-        """Open the virtual camera, another one, or close it; the picture goes on."""
+        """Open the virtual camera, another one, or close it; the picture goes on, and so does the camera in use where
+        there is no such other one."""
         self._running()
-        self._close_box("camera")
+        if camera is None or camera.device in self._camera_names:
+            self._close_box("camera")  # the same one again would find itself busy
         if camera is not None:
-            self._open_camera(_find_camera(camera))
+            sink = _find_camera(camera)
+            self._close_box("camera")
+            self._open_camera(sink)
 
     def set_voice_out(self, settings: VoiceOutSettings | None) -> None:
         """Play the delayed voice on an output, another one, or nowhere."""
@@ -283,6 +288,7 @@ class Broadcast:
 
     def _open_camera(self, sink: VirtualCamera) -> None:
         self._open_box("camera", sink)
+        self._camera_names = ("", sink.device, sink.label)
         self._emit(CameraChanged(is_open=True, label=sink.label, device=sink.device, backend=sink.backend))
 
     def _open_recorder(self, recorder: Recorder) -> None:

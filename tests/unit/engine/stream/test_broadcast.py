@@ -11,8 +11,9 @@ import pytest
 import soundfile
 from PIL import Image
 
-from engine.errors import AudioFileError, Cancelled, GeneratorError, OutputError, PortraitError, UsageError
+from engine.errors import AudioFileError, CameraError, Cancelled, GeneratorError, OutputError, PortraitError, UsageError
 from engine.protocol.messages import (
+    CameraChanged,
     Noticed,
     PreviewOpened,
     RecordingChanged,
@@ -21,7 +22,8 @@ from engine.protocol.messages import (
     Stats,
 )
 from engine.protocol.shared_memory import FrameReader
-from engine.settings import CanvasSettings, FileSource, SessionSettings, SilentSource
+from engine.settings import CameraSettings, CanvasSettings, FileSource, MicrophoneSource, SessionSettings, SilentSource
+from engine.sinks import virtual_camera
 from engine.stream import broadcast as broadcast_module
 from engine.stream import scene as scene_module
 from engine.stream.broadcast import Broadcast
@@ -239,6 +241,136 @@ def test_recording_and_snapshot(session, tmp_path):
     live.broadcast.stop_recording()
     changes = [(e.is_recording, e.reason) for e in live.events if isinstance(e, RecordingChanged)]
     assert changes == [(True, None), (False, None)] and (tmp_path / "a.mp4").stat().st_size > 500
+
+
+def test_microphone_that_is_gone_is_told_once_and_the_portrait_rests(session, plain_source, monkeypatch):
+    microphone, real = plain_source(), broadcast_module.open_source
+    monkeypatch.setattr(
+        broadcast_module, "open_source", lambda s: microphone if isinstance(s, MicrophoneSource) else real(s)
+    )
+    live = session(source=MicrophoneSource(name="plain"))
+    live.broadcast.start()
+    live.until_presented()
+    microphone.has_ended = True
+    live.until(lambda: live.codes() == ["microphone.lost"])
+    live.until_presented(10)
+    assert microphone.stopped == 1 and not live.broadcast.has_ended.is_set()
+    assert live.codes() == ["microphone.lost"] and live.broadcast.state is SessionState.LIVE
+
+
+def test_muted_from_the_start_and_while_live(session, plain_source, monkeypatch):
+    """The generator hears nothing of a loud microphone, and hears it again afterwards."""
+    microphone = plain_source()
+    position = 0
+
+    def read():
+        nonlocal position
+        count = int((time.monotonic() - started_s) * 16_000) - position
+        if count <= 0:
+            return None
+        position += count
+        microphone.say(np.full(count, 0.5), started_s + (position - count) / 16_000)
+        return microphone.blocks.pop()
+
+    microphone.read = read
+    monkeypatch.setattr(broadcast_module, "open_source", lambda _: microphone)
+    live = session(is_muted=True)
+    started_s = time.monotonic()
+    live.broadcast.start()
+
+    def heard():
+        return [bool(chunk.samples.any()) for chunk in live.generators[0].chunks]
+
+    live.until(lambda: len(heard()) >= 10)
+    assert not any(heard())
+    live.broadcast.set_muted(False)
+    live.until(lambda: any(heard()))
+    live.broadcast.set_muted(True)
+    seen = len(heard()) + 5
+    live.until(lambda: len(heard()) >= seen + 5)
+    assert not any(heard()[seen:])
+
+
+class Camera:
+    """A virtual camera that takes everything."""
+
+    name, backend = "camera", "test"
+
+    def __init__(self, device):
+        self.device, self.label = device, device.upper()
+        self.is_open, self.frames = False, 0
+
+    def open(self, canvas):
+        self.is_open = True
+
+    def send(self, frame):
+        self.frames += 1
+
+    def close(self):
+        self.is_open = False
+
+
+@pytest.fixture
+def cameras(monkeypatch):
+    """The cameras that were opened; "a" and "b" exist, each for one at a time."""
+    opened = []
+
+    def open_camera(settings):
+        device = settings.device or "a"
+        if device not in ("a", "b"):
+            raise CameraError("There is no such camera.", code="camera.missing")
+        if any(c.is_open and c.device == device for c in opened):
+            raise CameraError("It is in use.", code="camera.busy")
+        opened.append(Camera(device))
+        return opened[-1]
+
+    monkeypatch.setattr(virtual_camera, "open_camera", open_camera)
+    return opened
+
+
+def test_camera_of_the_settings_is_fed_and_released(session, cameras):
+    live = session(camera=CameraSettings(device="a"))
+    live.broadcast.start()
+    live.until(lambda: cameras[0].frames >= 3)
+    live.broadcast.stop()
+    changes = [(e.is_open, e.label) for e in live.events if isinstance(e, CameraChanged)]
+    assert changes == [(True, "A"), (False, "")] and not cameras[0].is_open
+
+
+def test_cameras_change_while_live(session, cameras):
+    live = session()
+    live.broadcast.start()
+    for device in ("a", "b", "b", ""):
+        live.broadcast.set_camera(CameraSettings(device=device))
+        live.until(lambda: cameras[-1].frames >= 2)
+        assert sum(c.is_open for c in cameras) == 1
+    live.broadcast.set_camera(None)
+    assert [c.device for c in cameras] == ["a", "b", "b", "a"] and not any(c.is_open for c in cameras)
+
+
+def test_camera_that_does_not_exist_leaves_the_one_in_use(session, cameras):
+    live = session(camera=CameraSettings(device="a"))
+    live.broadcast.start()
+    with pytest.raises(CameraError, match="no such"):
+        live.broadcast.set_camera(CameraSettings(device="c"))
+    seen = cameras[0].frames
+    live.until(lambda: cameras[0].frames >= seen + 2)
+    assert cameras[0].is_open
+
+
+def test_camera_that_fails_is_taken_away_and_the_picture_goes_on(session, cameras):
+    live = session(camera=CameraSettings(device="a"), has_preview=True)
+    live.broadcast.start()
+    live.until(lambda: cameras[0].frames >= 1)
+
+    def fail(frame):
+        raise CameraError("It is gone.", code="camera.gone")
+
+    cameras[0].send = fail
+    live.until(lambda: any(isinstance(e, CameraChanged) and not e.is_open for e in live.events))
+    assert live.codes() == ["camera.gone"] and not cameras[0].is_open
+    live.until_presented(3)
+    assert set(live.broadcast.stats().sinks) == {"preview"}
 
 
 @pytest.fixture
