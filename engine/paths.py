@@ -33,3 +33,8 @@ def recordings_folder() -> Path:
 def annotations_folder() -> Path:
     """Face geometry and handles, one JSON file per portrait and generator."""
     return data_folder() / "portraits" / "annotations"
+
+
+def models_folder() -> Path:
+    """Downloaded models, one folder each; see `engine.model_store`."""
+    return data_folder() / "models"

@@ -41,3 +41,11 @@ class Meter:
         while (left_s := end_s - time.monotonic()) > 0:
             self.tick()
             time.sleep(min(_TICK_S, left_s))
+
+
+def size_text(size_bytes: float) -> str:
+    """For a person: 54.4 GB, 380.3 MB, 2 kB, 160 bytes."""
+    for unit, scale, form in (("GB", 1e9, ".1f"), ("MB", 1e6, ".1f"), ("kB", 1e3, ".0f")):
+        if size_bytes >= scale:
+            return f"{size_bytes / scale:{form}} {unit}"
+    return f"{size_bytes:.0f} bytes"
