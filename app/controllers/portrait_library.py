@@ -16,6 +16,9 @@ from PySide6.QtGui import QImage, QImageReader
 from engine.assets import asset_path
 
 THUMBNAIL_PX = 240
+PICTURE_PX = 1600
+"""Shorter side at most of a picture to look at closely: what a dialog on a large screen shows."""
+
 _MAX_PIXELS = 64_000_000
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic")
 FILE_FILTER = "Pictures (" + " ".join(f"*{s}" for s in _SUFFIXES) + ");;All files (*)"
@@ -37,6 +40,8 @@ class PortraitLibrary(QObject):
     added = Signal(object)
     refused = Signal(str, str)
     thumbnail_ready = Signal(str, QImage)
+    picture_ready = Signal(str, QImage)
+    """Upright, at most `PICTURE_PX`; null if the picture cannot be read."""
 
     def __init__(self, folder: Path | None = None, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -71,6 +76,10 @@ class PortraitLibrary(QObject):
     def request_thumbnail(self, entry: PortraitEntry) -> None:
         """`thumbnail_ready` follows if the picture can be read."""
         self._run(lambda: self._read_thumbnail(entry))
+
+    def request_picture(self, entry: PortraitEntry) -> None:
+        """`picture_ready` follows."""
+        self._run(lambda: self.picture_ready.emit(entry.ref, _read(entry.path, PICTURE_PX)))
 
     def wait(self) -> None:
         """Until nothing is under way (at closing, and in tests)."""
@@ -119,15 +128,21 @@ class PortraitLibrary(QObject):
             self.refused.emit("The pasted picture could not be kept.", f"Check the folder {self.folder}.")
 
     def _read_thumbnail(self, entry: PortraitEntry) -> None:
-        reader = QImageReader(str(entry.path))
-        reader.setDecideFormatFromContent(True)
-        reader.setAutoTransform(True)
-        size = reader.size()
-        if size.isValid() and size.width() * size.height() <= _MAX_PIXELS:
-            reader.setScaledSize(_covering(size))
-            image = reader.read()
-            if not image.isNull():
-                self.thumbnail_ready.emit(entry.ref, image)
+        image = _read(entry.path, THUMBNAIL_PX)
+        if not image.isNull():
+            self.thumbnail_ready.emit(entry.ref, image)
+
+
+def _read(path: Path, side_px: int) -> QImage:
+    """Upright and reduced until the shorter side is `side_px`; null if it cannot be read."""
+    reader = QImageReader(str(path))
+    reader.setDecideFormatFromContent(True)
+    reader.setAutoTransform(True)
+    size = reader.size()
+    if not size.isValid() or size.width() * size.height() > _MAX_PIXELS:
+        return QImage()
+    reader.setScaledSize(_covering(size, side_px))
+    return reader.read()
 
 
 def _entry(path: Path) -> PortraitEntry:
@@ -137,6 +152,6 @@ def _entry(path: Path) -> PortraitEntry:
     )
 
 
-def _covering(size: QSize) -> QSize:
-    factor = THUMBNAIL_PX / max(1, min(size.width(), size.height()))
+def _covering(size: QSize, side_px: int) -> QSize:
+    factor = min(1.0, side_px / max(1, min(size.width(), size.height())))
     return QSize(max(1, round(size.width() * factor)), max(1, round(size.height() * factor)))

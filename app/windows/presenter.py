@@ -8,7 +8,7 @@ from pathlib import Path
 
 import platformdirs
 from PySide6.QtCore import QByteArray, QObject
-from PySide6.QtGui import QImageReader, QKeySequence, QShortcut
+from PySide6.QtGui import QKeySequence, QShortcut
 from PySide6.QtWidgets import QFileDialog, QMessageBox
 
 from app.controllers.broadcast import FIRST_SAMPLE, BroadcastController
@@ -17,7 +17,7 @@ from app.engine_client.client import EngineClient
 from app.engine_client.preview_reader import PreviewReader
 from app.theme import Theme
 from app.widgets.device_picker import NONE
-from app.windows.handle_dialog import HandleDialog
+from app.windows.face_editing import FaceEditing
 from app.windows.main_window import MainWindow
 from app.windows.session_presenter import SessionPresenter
 from app.windows.settings_dialog import SettingsDialog
@@ -36,9 +36,9 @@ class Presenter(QObject):
         self._window, self._client, self._broadcast = window, client, broadcast
         self._library, self._theme = library, theme
         self._session = SessionPresenter(window, client, broadcast, reader)
+        self._faces = FaceEditing(window, broadcast, library, theme)
         self._entries = {}
         self._cameras, self._cameras_reason = [], None
-        self._wants_editor = ""
         self.dialog = None
         self._connect_window()
         self._connect_engine()
@@ -120,10 +120,7 @@ class Presenter(QObject):
         self._show(entry)
         self._window.gallery.select(entry.ref)
         self._broadcast.change(portrait=entry.ref)
-        self._client_analyse(entry.ref)
-
-    def _client_analyse(self, ref: str) -> None:
-        self._broadcast.analyse(ref)
+        self._broadcast.analyse(entry.ref)
 
     def _on_remove(self, ref: str) -> None:
         entry = self._entries.get(ref)
@@ -138,8 +135,9 @@ class Presenter(QObject):
         self._library.remove(ref)
 
     def _on_adjust(self) -> None:
-        self._wants_editor = self._broadcast.settings.portrait
-        self._client_analyse(self._wants_editor)
+        entry = self._entries.get(self._broadcast.settings.portrait)
+        if entry:
+            self.dialog = self._faces.open(entry)
 
     def _on_mirror(self, is_mirrored: bool) -> None:
         self._window.preview.set_mirrored(is_mirrored)
@@ -197,29 +195,15 @@ class Presenter(QObject):
         w.voice_out.set_devices([(d.name, d.host_api, d.is_default) for d in event.voice_outs])
 
     def _on_analysed(self, event) -> None:
-        if self._wants_editor == event.portrait:
-            self._wants_editor = ""
-            self._open_editor(event)
-        elif not event.has_face:
+        if self._faces.takes(event):
+            return
+        if not event.has_face:
             self._window.banner.tell(
                 "warn", "No face was found in this portrait.", "Place the marks of the face by hand.",
                 action="Adjust face...", on_action=self._on_adjust,
             )  # fmt: skip
         elif event.advice:
             self._session.tell("warn", event.advice[0])
-
-    def _open_editor(self, event) -> None:
-        entry = self._entries.get(event.portrait)
-        if entry is None:
-            return
-        reader = QImageReader(str(entry.path))
-        reader.setAutoTransform(True)
-        image = reader.read()
-        self.dialog = HandleDialog(
-            self._theme.colours, event.portrait, image, event.handles, event.has_face, self._window
-        )
-        self.dialog.stored.connect(self._broadcast.store_handles)
-        self.dialog.open()
 
 
 def _new_file(suffix: str) -> str:

@@ -14,7 +14,7 @@ from PIL import Image
 
 pytest.importorskip("PySide6", reason="the window needs the gui extra")
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QPoint, Qt
 
 BACKEND = """
 class Camera:
@@ -157,12 +157,33 @@ def test_every_control_has_a_name_for_a_screen_reader(application):
                 assert widget.accessibleName() or getattr(widget, "text", str)(), widget
 
 
-def test_face_marks_are_shown_and_stored(qtbot, application):
+def _marks(qtbot, application):
+    """The dialog of the marks, once the engine and the reader of pictures have delivered."""
     qtbot.mouseClick(application.window.adjust_button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: application.presenter.dialog is not None, timeout=15_000)
     dialog = application.presenter.dialog
-    assert dialog.grab().toImage().width() > 300
-    dialog.accept()
+    qtbot.waitUntil(dialog.save_button.isEnabled, timeout=15_000)
+    return dialog
+
+
+def test_an_eye_made_larger_is_stored_with_the_portrait_and_seen(qtbot, application):
+    dialog = _marks(qtbot, application)
+    before = dialog.editor.handles
+    start = dialog.editor.position_of("left_eye_size").toPoint()
+    qtbot.mousePress(dialog.editor, Qt.MouseButton.LeftButton, pos=start)
+    qtbot.mouseMove(dialog.editor, start + QPoint(-12, 6))
+    qtbot.mouseRelease(dialog.editor, Qt.MouseButton.LeftButton)
+    moved = dialog.editor.handles["left_eye_size"]
+    assert moved[0] > before["left_eye_size"][0] + 10 and moved[1] > before["left_eye_size"][1] + 5
+    shown = application.window.preview.frames
+    qtbot.mouseClick(dialog.save_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: application.window.preview.frames > shown + 5, timeout=15_000)
+    dialog = _marks(qtbot, application)
+    assert dialog.editor.handles["left_eye_size"] == pytest.approx(moved, abs=0.5)
+    assert dialog.editor.handles["chin"] == pytest.approx(before["chin"], abs=0.5)
+    with qtbot.waitSignal(application.client.portrait_analysed, timeout=15_000, raising=False) as again:
+        qtbot.mouseClick(dialog.reset_button, Qt.MouseButton.LeftButton)
+        application.broadcast.analyse(application.broadcast.settings.portrait)
+    assert again.args[0].handles["left_eye_size"] == pytest.approx(before["left_eye_size"], abs=0.5)
 
 
 def test_remembered_portrait_that_is_gone_falls_back_to_a_sample(qtbot, tmp_path):

@@ -26,6 +26,12 @@ MODES = (
 REFUSAL = m.Reason(code="test.refused", message="The test refuses that.", hint="Nothing can be done.")
 BAD_PORTRAIT = m.Reason(code="portrait.damaged", message="The picture is damaged.", hint="Choose another.")
 NO_MICROPHONE = m.Reason(code="microphone.none", message="This computer has no microphone.")
+HANDLES = {
+    "left_eye": (200.0, 200.0), "left_eye_size": (60.0, 24.0), "right_eye": (312.0, 200.0),
+    "right_eye_size": (60.0, 24.0), "brow": (256.0, 150.0), "mouth_left": (215.0, 330.0),
+    "mouth_right": (297.0, 330.0), "lip_top": (256.0, 318.0), "lip_bottom": (256.0, 345.0), "chin": (256.0, 410.0),
+    "jaw_left": (160.0, 340.0), "jaw_right": (352.0, 340.0),
+}  # fmt: skip
 FAULT = m.Reason(code="session.internal", message="The session ended because of an internal error in its pacer part.")
 
 
@@ -119,6 +125,18 @@ class FakeEngine:
 
     def cue_plugged(self) -> None:
         self.mode = "obedient"
+
+    def on_AnalysePortrait(self, command: m.AnalysePortrait) -> m.Reason | None:
+        if self.mode == "blind":
+            return BAD_PORTRAIT
+        found = m.PortraitAnalysed(
+            portrait=command.portrait, width=512, height=512, has_face=True, handles=HANDLES, advice=[]
+        )  # fmt: skip
+        emit(found)
+        return None
+
+    def cue_blind(self) -> None:
+        self.mode = "blind"
 
     def on_ListDevices(self, _command: m.ListDevices) -> None:
         mic = m.AudioDevice(name="Desk microphone", host_api="ALSA", channels=1, rate_hz=48_000, is_default=True)
