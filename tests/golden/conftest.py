@@ -1,7 +1,7 @@
 """Cases of the reference implementation: found in a folder, loaded, compared, and the errors reached reported.
 
 The folder is tests/data/golden, or what STANDIN_GOLDEN names. A case is NAME.json with, usually, NAME.safetensors; its
-kind is the longest known beginning of its name. A test that takes an argument `KIND_case` runs for every case of that kind.
+kind is the longest known beginning of its name. A test with an argument `KIND_case` runs for every case of that kind.
 """
 
 import json

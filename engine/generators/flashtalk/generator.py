@@ -268,13 +268,11 @@ def _sides(size: str) -> dict[str, int]:
 
 def _find_checkpoint(checkpoint: str, speech_encoder: str) -> CheckpointReport:
     if not checkpoint:
-        from engine.model_store.store import model_folder
-
-        checkpoint = str(model_folder("flashtalk-14b"))
-        speech_encoder = speech_encoder or str(model_folder("chinese-wav2vec2-base"))
-    return inspect_checkpoint(
-        Path(checkpoint).expanduser(), Path(speech_encoder).expanduser() if speech_encoder else None
-    )
+        store = ModelStore()
+        checkpoint = str(store.path(FLASHTALK.name))
+        speech_encoder = speech_encoder or str(store.path(CHINESE_WAV2VEC2.name))
+    speech = Path(speech_encoder).expanduser() if speech_encoder else None
+    return inspect_checkpoint(Path(checkpoint).expanduser(), speech)
 
 
 def _slow_notice() -> Notice:
