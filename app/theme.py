@@ -138,15 +138,18 @@ QPushButton:disabled {{ color: {c.dim}; background: {c.card}; }}
 #quiet:focus {{ border: 2px solid {c.accent}; padding: 5px; }}
 QComboBox {{ background: {c.raised}; color: {c.text}; border: 1px solid {c.line}; border-radius: 8px;
   padding: 7px 10px; min-height: 18px; }}
-QComboBox:hover, QComboBox:focus {{ border-color: {c.accent}; }}
+QComboBox:hover {{ border-color: {c.accent}; }}
+QComboBox:focus {{ border: 2px solid {c.accent}; padding: 6px 9px; }}
 QComboBox::drop-down {{ border: none; width: 28px; }}
 QComboBox::down-arrow {{ image: url({chevron}); width: 14px; height: 14px; }}
 QComboBox QAbstractItemView {{ background: {c.card}; color: {c.text}; border: 1px solid {c.line}; outline: 0;
   selection-background-color: {c.accent}; selection-color: {c.on_accent}; padding: 4px; }}
-QCheckBox {{ color: {c.text}; spacing: 8px; background: transparent; }}
+QCheckBox {{ color: {c.text}; spacing: 8px; background: transparent; border: 2px solid transparent;
+  border-radius: 8px; padding: 3px 6px 3px 4px; }}
+QCheckBox:focus {{ border-color: {c.accent}; }}
 QCheckBox::indicator {{ width: 18px; height: 18px; border: 1px solid {c.dim}; border-radius: 5px; }}
 QCheckBox::indicator {{ background: {c.card}; }}
-QCheckBox::indicator:hover, QCheckBox::indicator:focus {{ border: 2px solid {c.accent}; width: 16px; height: 16px; }}
+QCheckBox::indicator:hover {{ border: 2px solid {c.accent}; width: 16px; height: 16px; }}
 QCheckBox::indicator:checked {{ background: {c.accent}; border-color: {c.accent}; image: url({check}); }}
 #banner {{ border-radius: 10px; border: 1px solid {c.line}; background: {c.raised}; }}
 #banner[kind="warn"] {{ background: {c.warn_back}; border-color: {c.warn}; }}

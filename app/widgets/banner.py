@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QAccessible, QAccessibleEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout
 
 from app.theme import Palette, icon
@@ -68,6 +69,8 @@ class Banner(QFrame):
         self.style().polish(self)
         self.set_colours(self._colours)
         self.show()
+        # Read out at once by screen readers, wherever the focus is.
+        QAccessible.updateAccessibility(QAccessibleEvent(self, QAccessible.Event.Alert))
 
     def dismiss(self) -> None:
         """Nothing more to say."""

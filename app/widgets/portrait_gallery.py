@@ -148,6 +148,9 @@ class _TileDelegate(QStyledItemDelegate):
         if is_chosen or option.state & QStyle.StateFlag.State_MouseOver:
             painter.setPen(QPen(QColor(self.colours.accent), 3 if is_chosen else 1.5))
             painter.drawPath(path)
+        if option.state & QStyle.StateFlag.State_HasFocus:
+            painter.setPen(QPen(QColor(self.colours.text), 2))
+            painter.drawRoundedRect(box.adjusted(-4, -4, 4, 4), 13, 13)
         if is_chosen:
             self._paint_tick(painter, box)
         font = QFont(painter.font())
