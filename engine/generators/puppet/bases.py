@@ -13,6 +13,7 @@ import numpy as np
 
 from engine.generators.puppet import geometry as g
 from engine.generators.puppet.geometry import FaceGeometry
+from engine.generators.puppet.glasses import Glasses
 from engine.generators.puppet.lattice import Lattice, smoothstep
 from engine.generators.puppet.splines import ThinPlateSpline
 
@@ -26,6 +27,9 @@ _SMOOTHING = 1e-3
 _ACROSS = 19
 _BESIDE = ((0.12, 0.75), (0.30, 0.30))
 """Points beside the mouth's corners: how far outside, and how much of the corner's movement they take."""
+
+_ABOVE_GLASSES = 0.2
+"""Over this height the brows' movement fades out towards a frame of glasses."""
 
 _NOSE = (1, 2, 98, 327, 5, 6, 168, 129, 358, 164)
 _NOSE_BRIDGE = (6, 168)
@@ -102,6 +106,17 @@ def displacement_bases(geometry: FaceGeometry, lattice: Lattice) -> tuple[np.nda
         turned = frame.to_image(field) - frame.to_image(np.zeros(2))
         sheets.append(np.ascontiguousarray(np.moveaxis(turned, 2, 0), dtype=np.float32))
     return sheets[0], sheets[1]
+
+
+def hold_glasses_still(
+    glasses: Glasses, geometry: FaceGeometry, lattice: Lattice, sheets: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """Take from both sheets, in place, what would bend a frame: brows below its upper edge, and lower lids."""
+    y = geometry.face_frame().to_face(lattice.points)[..., 1]
+    above = 1.0 - smoothstep(y, glasses.top - _ABOVE_GLASSES, glasses.top - 0.02)
+    for sheet in sheets:
+        sheet[BASES.index("brow")] *= above[..., None].astype(np.float32)
+        sheet[BASES.index("blink")] = 0.0
 
 
 def _controls(face: FacePoints, *, is_upper: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,7 @@
-"""Lids that close over a still eyeball: the skin between brow and lid is drawn down, its edge carried along unbent."""
+"""Lids that close over a still eyeball: their edge with its lashes is carried down unbent, before painted skin.
+
+Nothing is stretched, so brows, creases and the rims of glasses stay as they are.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,27 @@ _EDGE_PX = 1.2
 _OVERLAP_IOD, _OVERLAP_FLAT_IOD = 0.032, 0.048
 """How far a closed lid reaches beyond the lower rim: less leaves a white sliver."""
 
-_RIGID_IOD, _RIGID_FLAT_IOD = 0.04, 0.075
+_STRIP_IOD, _STRIP_FLAT_IOD = 0.055, 0.075
 """Lashes and outlines: this much above the lid's edge moves as a whole."""
+
+_LASHES_IOD, _UNDER_IOD = 0.075, 0.06
+"""How far above and below the eye there is no skin to be sure of."""
+
+_OTHER_COLOUR = 15.0
+"""Distance from the skin's colour in Lab, lightness weighted by .6, of what is no skin: lashes, whites, rims."""
 
 _SQUASHED = 0.12
 
 
 class Eyelid:
-    """One eye in source pixels. `displace` gives where to look instead, and how much of the lid covers."""
+    """One eye in source pixels. `close` gives where to look instead, and how much of the lid covers.
 
-    def __init__(self, geometry: FaceGeometry, side: int, size: tuple[int, int]) -> None:
+    `opening` is the outline (n, 2) in face units of a lens (see `Glasses`): nothing outside it changes.
+    """
+
+    def __init__(
+        self, geometry: FaceGeometry, side: int, size: tuple[int, int], opening: np.ndarray | None = None
+    ) -> None:
         frame = geometry.face_frame()
         self._iod_px = frame.iod_px
         upper, lower = frame.to_face(geometry.eye_upper[side]), frame.to_face(geometry.eye_lower[side])
@@ -36,13 +50,15 @@ class Eyelid:
         x, y = points[..., 0], points[..., 1]
         down = frame.to_image(np.array([0.0, 1.0])) - frame.to_image(np.zeros(2))
         self._down = (down / self._iod_px).astype(np.float32)
+        lens = None if opening is None else _filled(frame.to_image(opening), self.window)
         if self.is_squash:
             self._prepare_squash(x, y, upper, lower)
         else:
-            self._prepare_lid(x, y, upper, lower, brow, (left, right), geometry.is_flat)
-        self._work = np.empty_like(self._above)
-        self.table = np.zeros((*x.shape, 3), np.float32)
-        """(h, w, 3): how far (dx, dy, px) to look away, and the lid's cover 0..1; valid after `close`."""
+            self._prepare_lid(x, y, upper, lower, (left, right), geometry.is_flat, lens)
+        self._work = np.empty(x.shape, np.float32)
+        self.table = np.zeros((*x.shape, 4), np.float32)
+        """(h, w, 4): how far (dx, dy, px) to look away, the lid's cover 0..1, and how much of it is `painted` (of
+        which there may be none) instead; valid after `close`."""
 
     def close(self, blink: float) -> np.ndarray:
         """Fill `table` for a lid closed by 0..1."""
@@ -51,38 +67,54 @@ class Eyelid:
         self.table[..., 1] = amount * self._down[1]
         return self.table
 
-    def _prepare_lid(self, x, y, upper, lower, brow, ends, is_flat) -> None:
-        t = np.clip((2 * x - ends[0] - ends[1]) / (ends[1] - ends[0]), -1.2, 1.2)
+    def painted(self, image: np.ndarray) -> np.ndarray | None:
+        """uint8 (h, w, 4): the window of `image` (RGBA) with skin where the eye is; None for a squashed eye."""
+        if self.is_squash:
+            return None
+        rows, columns = self.window
+        part = np.ascontiguousarray(image[rows, columns])
+        rgb = np.ascontiguousarray(part[..., :3])
+        skin = _skin_among(rgb, self._skin)
+        if skin.any():
+            filled = cv2.inpaint(rgb, (~skin).astype(np.uint8), max(2.0, 0.03 * self._iod_px), cv2.INPAINT_TELEA)
+            part[..., :3] = cv2.GaussianBlur(filled, (0, 0), 0.03 * self._iod_px)
+        return part
+
+    def _prepare_lid(self, x, y, upper, lower, ends, is_flat, lens) -> None:
+        iod = self._iod_px
+        t = np.clip((2 * x - ends[0] - ends[1]) / (ends[1] - ends[0]), -1.6, 1.6)
         rim = np.interp(x, upper[:, 0], upper[:, 1])
         below = np.interp(x, lower[:, 0], lower[:, 1])
         overlap = _OVERLAP_FLAT_IOD if is_flat else _OVERLAP_IOD
         height = float(lower[1:-1, 1].max() - upper[1:-1, 1].min())
         drop = np.maximum(0.0, below - rim) + overlap * np.clip(1 - t**4, 0, 1) * min(1.0, height / 0.12)
         drop *= 1.0 - smoothstep(np.abs(t), 1.0, 1.15)
-        brow_y = np.interp(x, brow[np.argsort(brow[:, 0]), 0], brow[np.argsort(brow[:, 0]), 1])
-        top = np.maximum(brow_y, rim - (0.9 * drop.max() + 0.10))
-        rigid = rim - (_RIGID_FLAT_IOD if is_flat else _RIGID_IOD)
-        top = np.minimum(top, rigid - 0.04)
-        iod = self._iod_px
-        self._above = ((y - top) * iod).astype(np.float32)  # px below the top of the stretched skin
-        self._length = ((rigid - top) * iod).astype(np.float32)
         self._drop = (drop * iod).astype(np.float32)
         self._edge = ((rim - y) * iod).astype(np.float32)  # px above the resting lid's edge
+        self._strip = (_STRIP_FLAT_IOD if is_flat else _STRIP_IOD) * iod
+        is_eye = (y > rim - _LASHES_IOD) & (y < below + _UNDER_IOD) & (np.abs(t) < 1.2)
+        is_around = (y > rim - 0.22) & (y < below + 0.18) & (np.abs(t) < 1.5)
+        reach = (1.0 - smoothstep(rim - y, 0.9 * _LASHES_IOD, 1.3 * _LASHES_IOD)) * (
+            1.0 - smoothstep(np.abs(t), 1.02, 1.15)
+        )
+        if lens is not None:
+            # So near the eye no rim is found: there the outline of the lens is wrong.
+            is_near = (y > rim - 0.06) & (y < below + 0.02) & (np.abs(t) < 1.05)
+            reach *= np.maximum(lens, is_near)
+            is_around &= lens > 0.5
+        self._reach = reach.astype(np.float32)
+        self._skin = is_around & ~is_eye
 
     def _lid(self, blink: float) -> np.ndarray:
-        """How far up to look, px: linear stretching down to the rigid edge, which is only moved."""
+        """How far up to look, px: the lid's edge with its lashes is moved, and what it leaves is painted."""
         shift = cv2.multiply(self._drop, blink)
-        stretched = self._length + shift
-        ratio = np.clip(self._above / stretched, 0.0, 1.0)
-        np.multiply(ratio, shift, out=self._work)
-        np.negative(self._work, out=self._work)
-        cover = self.table[..., 2]
-        np.add(self._edge, shift, out=cover)
-        cover *= 1.0 / _EDGE_PX
-        cover += 0.5
-        np.clip(cover, 0.0, 1.0, out=cover)
-        # Above the skin that is stretched, and where no lid is, the picture is what it was.
-        cover *= (self._above > 0) & (self._drop > 0.05)
+        above_edge = cv2.add(self._edge, shift)
+        paint, cover = self.table[..., 3], self.table[..., 2]
+        paint[:] = smoothstep(above_edge, 0.6 * self._strip, self._strip)
+        np.clip(above_edge / _EDGE_PX + 0.5, 0.0, 1.0, out=cover)
+        # The paint comes in gently, so that nothing jumps when a blink begins.
+        cover *= self._reach * np.maximum(1.0 - paint, min(1.0, 3.0 * blink))
+        np.negative(shift, out=self._work)
         return self._work
 
     def _prepare_squash(self, x, y, upper, lower) -> None:
@@ -106,6 +138,24 @@ class Eyelid:
         np.multiply(np.sign(self._above) * (source - away), self._reach, out=self._work)
         self.table[..., 2] = 1.0
         return self._work
+
+
+def _skin_among(rgb: np.ndarray, around: np.ndarray) -> np.ndarray:
+    """Which of the pixels `around` an eye are skin: those of about the colour that most of them have."""
+    if not around.any():
+        return around
+    lab = cv2.cvtColor(rgb.astype(np.float32) / 255.0, cv2.COLOR_RGB2Lab)
+    away = (lab - np.median(lab[around], axis=0)) * [0.6, 1.0, 1.0]
+    return around & (np.linalg.norm(away, axis=-1) < _OTHER_COLOUR)
+
+
+def _filled(outline: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
+    """float32 (h, w): 1 inside the outline (image px), soft over a pixel at its edge."""
+    rows, columns = window
+    inside = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.float32)
+    points = np.round((outline - [columns.start, rows.start]) * 16).astype(np.int32)
+    cv2.fillPoly(inside, [points], 1.0, cv2.LINE_8, 4)
+    return cv2.blur(cv2.erode(inside, np.ones((3, 3), np.uint8)), (3, 3))
 
 
 def _window(frame, ends, brow, lower, size) -> tuple[slice, slice]:

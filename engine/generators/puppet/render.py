@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 
 from engine.generators.puppet.background import cut_out_alpha, filled_background
-from engine.generators.puppet.bases import BASES, FacePoints, displacement_bases
+from engine.generators.puppet.bases import BASES, FacePoints, displacement_bases, hold_glasses_still
 from engine.generators.puppet.expression import Expression
 from engine.generators.puppet.eyelids import Eyelid
 from engine.generators.puppet.geometry import FaceGeometry
+from engine.generators.puppet.glasses import find_glasses
 from engine.generators.puppet.inner_mouth import InnerMouth
 from engine.generators.puppet.lattice import Lattice, PixelMap, smoothstep
 from engine.generators.puppet.pose import POSES, pose_fields
@@ -47,6 +48,7 @@ class PuppetRenderer:
         size: tuple[int, int],
         person_mask: np.ndarray | None = None,
     ) -> None:
+        glasses = find_glasses(image_rgb, geometry)
         if (image_rgb.shape[1], image_rgb.shape[0]) != size:
             shrinks = size[0] < image_rgb.shape[1]
             image_rgb = cv2.resize(image_rgb, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
@@ -59,11 +61,17 @@ class PuppetRenderer:
         self._background = None if figure is None else filled_background(image_rgb, figure, self._iod_px)
         self._source = np.dstack([image_rgb, np.full(image_rgb.shape[:2], 255, np.uint8) if alpha is None else alpha])
         upper, lower = displacement_bases(geometry, self._lattice)
+        if glasses is not None:
+            hold_glasses_still(glasses, geometry, self._lattice, (upper, lower))
         pose = pose_fields(geometry, self._lattice, is_cut_out=alpha is not None)
         self._warp = _Warp(self._lattice, upper, lower, pose)
         self._prepare_regions(geometry, upper, lower, pose, alpha)
         self._prepare_mouth(image_rgb, geometry)
-        self._eyes = [_EyeRegion(Eyelid(geometry, side, size), self._figure, self._reach_px) for side in (0, 1)]
+        openings = (None, None) if glasses is None else glasses.openings
+        self._eyes = [
+            _EyeRegion(Eyelid(geometry, side, size, opening), self._source, self._figure, self._reach_px)
+            for side, opening in enumerate(openings)
+        ]
         self._hole_px = 0.0
 
     def render(self, expression: Expression, out: np.ndarray) -> None:
@@ -254,8 +262,9 @@ class _Warp:
 class _EyeRegion:
     """One eye's lid, drawn where the warped eye is."""
 
-    def __init__(self, lid: Eyelid, figure: PixelMap, reach_px: float) -> None:
+    def __init__(self, lid: Eyelid, source: np.ndarray, figure: PixelMap, reach_px: float) -> None:
         self._lid = lid
+        self._painted = lid.painted(source)
         rows, columns = lid.window
         margin = int(reach_px)
         self._inside = (
@@ -273,6 +282,10 @@ class _EyeRegion:
         found = cv2.remap(table, local, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
         away = found[..., :2] + here
         lid = cv2.remap(source, away, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        if self._painted is not None:
+            skin = cv2.remap(self._painted, local, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            share = np.ascontiguousarray(found[..., 3])
+            lid = cv2.blendLinear(skin, lid, share, 1.0 - share)
         cover = np.ascontiguousarray(found[..., 2])
         region = frame[self._inside]
         region[:] = cv2.blendLinear(lid, np.ascontiguousarray(region), cover, 1.0 - cover)
