@@ -79,7 +79,7 @@ class Listener:
 
     def _pass_on(self, block: AudioBlock) -> None:
         assert self._resampler is not None
-        samples = np.zeros_like(block.samples) if self.is_muted else block.samples
+        samples = np.zeros_like(block.samples) if self.is_muted else _finite(block.samples)
         self.meter.push(samples, block.rate_hz)
         start_s, samples = self._placed(block, samples)
         if len(samples) == 0:
@@ -112,6 +112,12 @@ class Listener:
         start_s = self._timeline.end / SAMPLE_RATE_HZ
         self._start_s = start_s - (block.first_sample + late) / block.rate_hz
         return start_s, samples[late:]
+
+
+def _finite(samples: np.ndarray) -> np.ndarray:
+    """Drivers have been seen to deliver what is no number; in a filter it would stay for good."""
+    finite = np.isfinite(samples)
+    return samples if finite.all() else np.where(finite, samples, np.float32(0))
 
 
 class _ToMono16k:

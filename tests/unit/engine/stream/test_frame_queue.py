@@ -38,9 +38,9 @@ def test_nothing_due_is_none(queue):
 
 
 def test_full_queue_loses_the_oldest_and_counts_it(queue):
-    _write(queue, *range(10))
-    assert len(queue) == 3 and queue.dropped == 7
-    assert [queue.take_due(n)[0] for n in (7, 8, 9)] == [7, 8, 9]
+    _write(queue, *range(100))
+    assert len(queue) == 3 and queue.dropped == 97
+    assert [queue.take_due(n)[0] for n in (97, 98, 99)] == [97, 98, 99]
 
 
 def test_picture_being_shown_is_never_written_to(queue):
@@ -84,6 +84,15 @@ def test_clear_forgets_what_waits_but_not_what_is_shown(queue):
     assert (shown == 1).all()
 
 
+def test_memory_is_reused_after_clear(queue):
+    pictures = []
+    for frame in range(0, 60, 2):
+        pictures += [queue.next_image()]
+        _write(queue, frame, frame + 1)
+        queue.clear()
+    assert len({id(picture) for picture in pictures}) <= 5
+
+
 def test_another_size_applies_to_what_follows(queue):
     _write(queue, 1)
     queue.scene = "wide"
@@ -92,6 +101,9 @@ def test_another_size_applies_to_what_follows(queue):
     first, second = queue.take_due(1), queue.take_due(2)
     assert first[1].shape == (2, 4, 3) and first[2] is None
     assert second[1].shape == (2, 8, 3) and second[2] == "wide"
+    for frame in range(3, 20):
+        _write(queue, frame)
+        assert queue.take_due(frame)[1].shape == (2, 8, 3)
 
 
 def test_same_size_keeps_the_memory(queue):
