@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +101,7 @@ def build_image_encoder(config: ImageEncoderConfig, *, device: torch.device | st
     with torch.device(device):
         model = CLIPVisionModel(settings)
     # Up to transformers 4 the tower lies inside the model, later the model is the tower.
-    tower = getattr(model, "vision_model", model)
+    tower: Any = getattr(model, "vision_model", model)
     tower.post_layernorm = nn.Identity()
     buffer_device = "cpu" if torch.device(device).type == "meta" else device
     positions = torch.arange(tower.embeddings.num_positions, device=buffer_device)[None]
@@ -185,7 +186,7 @@ def encode_image(model: nn.Module, image: Tensor) -> Tensor:
 
     `image` is [1, 3, 1, H, W] or [1, 3, H, W] in -1..1.
     """
-    embeddings = model.embeddings
+    embeddings: Any = model.embeddings
     weight = embeddings.patch_embedding.weight
     embeddings.position_ids = embeddings.position_ids.to(weight.device)
     pixels = preprocess_image(image.to(weight.device), embeddings.image_size)

@@ -73,7 +73,8 @@ class SpeechEncoderConfig:
                 hint="It wants chinese-wav2vec2-base.",
             )
         known = {field.name for field in fields(cls)} & config.keys() - {"do_normalize"}
-        values = {name: tuple(config[name]) if isinstance(config[name], list) else config[name] for name in known}
+        values: dict[str, Any] = {name: config[name] for name in known}
+        values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
         return cls(**values, do_normalize=preprocessor.get("do_normalize", True))
 
     @classmethod
@@ -190,28 +191,29 @@ def audio_window(embedding: Tensor, start: int = -1, end: int = -1) -> Tensor:
     """
     if start < 0 or end < 0:
         start, end = 0, len(embedding)
-    rows = _padded_rows(embedding, start, end)
+    rows = _padded_rows(embedding, start, end, end)
     return rows.unfold(0, WINDOW, 1).movedim(-1, 1)[None]
 
 
-def audio_slices(embedding: Tensor, first: int, frames: int) -> tuple[Tensor, Tensor]:
+def audio_slices(embedding: Tensor, first: int, frames: int, *, end: int | None = None) -> tuple[Tensor, Tensor]:
     """What the audio projection reads of the window of `frames` = 4 k + 1 frames from row `first` of `embedding`.
 
     For the first latent frame [1, 5, layers, C], for the k later ones [k, 8, layers, C]: overlapping views of one small
     tensor. They are the slots that the projection takes from `audio_window`, which holds most rows five times.
+    Neighbours after the window repeat its last row, or where `end` is given, are rows as long as they lie before that.
     """
     if frames % LATENT_STRIDE != 1:
         raise ValueError(f"{frames} frames are no whole number of latent frames")
-    rows = _padded_rows(embedding, first, first + frames)
+    rows = _padded_rows(embedding, first, first + frames, first + frames if end is None else end)
     # Slots 0 1 2, 2, 2, 2 3 4 of four neighbouring windows are eight rows in a row.
     shape = (frames // LATENT_STRIDE, LATENT_STRIDE + WINDOW - 1, *rows.shape[1:])
     later = rows.as_strided(shape, (LATENT_STRIDE * rows.stride(0), *rows.stride()), rows.stride(0))
     return rows[None, :WINDOW], later
 
 
-def _padded_rows(embedding: Tensor, start: int, end: int) -> Tensor:
-    """Rows `start` - 2 to `end` + 1, each clamped to 0 ... `end` - 1: [end - start + 4, layers, C]."""
-    indices = torch.arange(start - WINDOW // 2, end + WINDOW // 2, device=embedding.device).clamp(0, end - 1)
+def _padded_rows(embedding: Tensor, start: int, stop: int, end: int) -> Tensor:
+    """Rows `start` - 2 to `stop` + 1, each clamped to 0 ... `end` - 1: [stop - start + 4, layers, C]."""
+    indices = torch.arange(start - WINDOW // 2, stop + WINDOW // 2, device=embedding.device).clamp(0, end - 1)
     return embedding.index_select(0, indices)
 
 
@@ -221,7 +223,6 @@ def _transformers_config(config: SpeechEncoderConfig) -> Any:
     values = {field.name: getattr(config, field.name) for field in fields(config) if field.name != "do_normalize"}
     return Wav2Vec2Config(
         **values,
-        num_feat_extract_layers=len(config.conv_dim),
         mask_time_prob=0.0,
         mask_feature_prob=0.0,
         do_stable_layer_norm=False,

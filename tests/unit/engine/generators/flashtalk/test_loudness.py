@@ -40,6 +40,16 @@ def test_loudness_is_that_of_an_independent_meter(length: int, peak: float) -> N
     assert integrated_loudness(sound) == pytest.approx(_oracle(sound), abs=1e-9)
 
 
+@pytest.mark.parametrize("drop_db", [12.0, 12.6, 13.0, 14.0])
+def test_blocks_on_either_side_of_the_relative_gate(drop_db: float) -> None:
+    """Half of the sound at full level, half that much below: the gate lies 12.8 dB below the louder half."""
+    sound = np.random.default_rng(2).normal(0, 0.1, 128_000)
+    sound[64_000:] *= 10 ** (-drop_db / 20)
+    loudness = integrated_loudness(sound)
+    assert loudness == pytest.approx(_oracle(sound), abs=1e-9)
+    assert (loudness > _oracle(sound[:64_000]) - 1.0) == (drop_db > 12.8)
+
+
 def test_normalized_sound_has_the_wanted_loudness_and_shape() -> None:
     sound = _speech_like(128_000, peak=0.05).astype(np.float32)
     before = sound.copy()

@@ -122,12 +122,14 @@ def test_taking_rows_is_interpolation(rows: int, frames: int) -> None:
 
 
 def test_normalisation_is_that_of_transformers_feature_extractor() -> None:
-    state, sound = _published(TINY), _sound()
+    # So quiet that the normalisation after the first convolution does not do the same.
+    state, sound = _published(TINY), _sound() * 1e-3
     extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=True)
     normalised = extractor(sound.numpy(), sampling_rate=16_000, return_tensors="pt").input_values[0]
     plain = encode_speech(_loaded(TINY, state), normalised, 15)
     normalising = SpeechEncoderConfig(**{name: getattr(TINY, name) for name in TINY.__slots__} | {"do_normalize": True})
     torch.testing.assert_close(encode_speech(_loaded(normalising, state), sound, 15), plain, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(encode_speech(_loaded(TINY, state), sound, 15), plain, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("prefix", ["", "wav2vec2."])
@@ -227,6 +229,15 @@ def test_slices_are_the_slots_of_the_window(first: int, frames: int) -> None:
     if len(later) > 1:
         # Flattened for the projection without a copy.
         assert later.flatten(1).data_ptr() == later.data_ptr()
+
+
+@pytest.mark.parametrize("first", [0, 12, 30, 31])
+def test_slices_of_a_whole_recording_see_past_the_window(first: int) -> None:
+    embedding = torch.randn(40, 4, 3)
+    window = audio_window(embedding)[0, first : first + 9]
+    head, later = audio_slices(embedding, first, 9, end=40)
+    assert torch.equal(head, window[:1])
+    assert torch.equal(later[-1], torch.cat([window[5, :3], window[6, 2:3], window[7, 2:3], window[8, 2:]]))
 
 
 def test_frames_that_fill_no_latent_frame_are_refused() -> None:
