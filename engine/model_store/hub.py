@@ -52,20 +52,23 @@ class Hub:
     """One endpoint. `endpoint` None means what the library takes (`HF_ENDPOINT`, else huggingface.co).
 
     `timeout_s` is how long a silent server is waited for. No token is needed; one that the user has stored is sent
-    to the usual endpoint, and to a mirror only if it stands in `HF_TOKEN`. Raises `UsageError` for a bad address.
+    to the usual endpoint, and to a mirror only if it stands in `HF_TOKEN`. `is_offline` refuses every request.
+    Raises `UsageError` for a bad address.
     """
 
-    def __init__(self, endpoint: str | None = None, *, timeout_s: float = 15.0) -> None:
+    def __init__(self, endpoint: str | None = None, *, timeout_s: float = 15.0, is_offline: bool = False) -> None:
         if endpoint is not None and not endpoint.startswith(("http://", "https://")):
             raise UsageError(f'"{endpoint}" is not the address of a hub.', hint="Write it as https://host.")
         self._endpoint = endpoint.rstrip("/") if endpoint else None
         self._timeout_s = timeout_s
+        self._is_offline = is_offline
 
     def listing(self, repository: str, revision: str) -> Listing:
         """Sizes and hashes of all files at `revision` (commit or branch). Raises `ModelFilesError`, `Interrupted`.
 
         A file with a name that could lead out of a folder makes the whole repository suspect: it is refused.
         """
+        self._check_online(repository)
         library = _library()
         api = library.HfApi(endpoint=self._endpoint, token=self._token())
         with _translated(repository, revision):
@@ -91,6 +94,7 @@ class Hub:
 
         Raises `ModelFilesError` for what trying again cannot mend, `Interrupted` for the rest.
         """
+        self._check_online(repository)
         library = _library()
         url = library.hf_hub_url(repository, path, revision=commit, endpoint=self._endpoint)
         headers = library.utils.build_hf_headers(token=self._token(), library_name="standin")
@@ -110,6 +114,14 @@ class Hub:
             yield Body(offset=start, pieces=_pieces(pieces, repository, commit, path))
         finally:
             opened.__exit__(None, None, None)
+
+    def _check_online(self, repository: str) -> None:
+        if self._is_offline:
+            raise ModelFilesError(
+                f"{repository} is not complete on this computer, and nothing may be fetched offline.",
+                code="models.offline",
+                hint="Go online, or use a directory that you already have: --from-dir.",
+            )
 
     def _token(self) -> bool | str | None:
         """As `huggingface_hub` takes it: None is whatever is stored, False none at all."""

@@ -27,6 +27,14 @@ def problems_of(entry: ModelEntry, directory: Path, *, is_strict: bool = False) 
     return ()
 
 
+def companions(entry: ModelEntry, directory: Path) -> dict[str, Path]:
+    """Directories, inside or beside this one, of the models that it needs; by name."""
+    if entry.name != FLASHTALK.name:
+        return {}
+    speech = inspect_checkpoint(directory, needs_speech=False).speech_directory
+    return {} if speech is None else {CHINESE_WAV2VEC2.name: speech}
+
+
 def own_manifest(entry: ModelEntry, directory: Path, notes: Path) -> Manifest:
     """What to verify `directory` against: what was recorded in `notes`, else what the catalogue is certain of."""
     recorded = read_manifest(notes)

@@ -19,7 +19,7 @@ from engine.model_store.hub import Hub
 from engine.model_store.lock import try_lock
 from engine.model_store.manifest import FileRecord, Manifest, read_manifest, write_manifest
 from engine.model_store.meter import Meter, Progress, size_text
-from engine.model_store.own import own_manifest, problems_of
+from engine.model_store.own import companions, own_manifest, problems_of
 from engine.model_store.plan import DownloadPlan, ModelPlan, plan_model
 from engine.model_store.shelf import Pin, Shelf
 from engine.model_store.state import ModelState, examine
@@ -42,7 +42,8 @@ class ModelStore:
     """The store in `folder` (default: the user's), fetching from `endpoint` (default: the usual hub or HF_ENDPOINT).
 
     `timeout_s` is how long a silent server is waited for, `pause_s` the shortest pause before trying again,
-    `reserve_bytes` what stays free on the disk. Nothing is read or created until a method is called.
+    `reserve_bytes` what stays free on the disk; `is_offline` refuses whatever would need the network. Nothing is
+    read or created until a method is called.
     """
 
     def __init__(
@@ -54,10 +55,11 @@ class ModelStore:
         timeout_s: float = 15.0,
         pause_s: float = 1.0,
         reserve_bytes: int = 256 << 20,
+        is_offline: bool = False,
     ) -> None:
         self.folder = folder or models_folder()
         self._catalogue = dict(catalogue)
-        self._hub = Hub(endpoint, timeout_s=timeout_s)
+        self._hub = Hub(endpoint, timeout_s=timeout_s, is_offline=is_offline)
         self._pause_s = pause_s
         self._reserve_bytes = reserve_bytes
 
@@ -118,7 +120,7 @@ class ModelStore:
 
         Progress is in bytes of the whole plan, stage "download"; "waiting" while another process fetches the same.
         """
-        self._check_room(plan.needed_bytes)
+        self.check_room(plan.needed_bytes)
         meter = Meter(progress, "download", sum(model.manifest.size_bytes for model in plan.models))
         for model in plan.models:
             with self._locked(model.entry.name, progress):
@@ -127,9 +129,20 @@ class ModelStore:
                 except OSError as error:
                     raise disk_error(error, self.folder) from error
 
+    def check_room(self, missing_bytes: int) -> None:
+        """Raises `ModelFilesError` unless `missing_bytes` more fit on the store's disk, with the reserve."""
+        needed, free = missing_bytes + self._reserve_bytes, _free_bytes(self.folder)
+        if missing_bytes and needed > free:
+            raise ModelFilesError(
+                f"There is not enough room in {self.folder}: {size_text(needed)} needed, {size_text(free)} free.",
+                code="models.no_room",
+                hint="Free some space and try again; what has arrived is kept.",
+            )
+
     def register(self, name: str, directory: Path) -> ModelState:
         """Use a directory that the user already has: it is looked at, never written to nor copied.
 
+        A model that it needs and that lies inside or beside it is registered with it, unless that is complete already.
         Raises `ModelFilesError` if it is not the model, or if that has been downloaded already.
         """
         entry = entry_named(name, self._catalogue)
@@ -149,6 +162,9 @@ class ModelStore:
                 shelf.set_pin(Pin(directory=str(directory)))
             except OSError as error:
                 raise disk_error(error, self.folder) from error
+        for need, place in companions(entry, directory).items():
+            if self.state(need).status in ("absent", "damaged") and not Shelf(self.folder, need).commits():
+                self.register(need, place)
         return self.state(name)
 
     def verify(self, name: str, progress: Progress) -> Verification:
@@ -208,7 +224,7 @@ class ModelStore:
             shelf.reopen(commit)
         if not complete.is_dir():
             manifest = model.manifest
-            self._check_room(manifest.size_bytes - shelf.arrived_bytes(commit, manifest))
+            self.check_room(manifest.size_bytes - shelf.arrived_bytes(commit, manifest))
             write_manifest(partial, replace(manifest, damaged=()))
             if not shelf.commits():
                 shelf.set_pin(Pin(commit=commit))
@@ -231,15 +247,6 @@ class ModelStore:
             meter.add(record.size_bytes)
             return record
         return fetch(self._hub, manifest.repository, manifest.commit, record, folder, meter, patience)
-
-    def _check_room(self, missing_bytes: int) -> None:
-        needed, free = missing_bytes + self._reserve_bytes, _free_bytes(self.folder)
-        if missing_bytes and needed > free:
-            raise ModelFilesError(
-                f"There is not enough room in {self.folder}: {size_text(needed)} needed, {size_text(free)} free.",
-                code="models.no_room",
-                hint="Free some space and try again; what has arrived is kept.",
-            )
 
     @contextmanager
     def _locked(self, name: str, progress: Progress | None = None) -> Iterator[None]:

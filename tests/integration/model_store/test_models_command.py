@@ -1,0 +1,216 @@
+"""`standin models` as a person types it, against a hub on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+NAME = "flashtalk-14b"
+REPOSITORY = "Soul-AILab/SoulX-FlashTalk-14B"
+SPEECH = "chinese-wav2vec2-base"
+SHARD = "diffusion_pytorch_model-00001-of-00002.safetensors"
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="where the models lie is set by XDG_DATA_HOME here")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """The user's folders, empty; every command below runs in them."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    for name in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(name, str(folder))
+    return folder
+
+
+@pytest.fixture
+def speech(tmp_path) -> Path:
+    """A speech encoder that the user already has: that of the catalogue is known by hash and cannot be imitated."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "wav2vec2"}')
+    (folder / "preprocessor_config.json").write_text("{}")
+    with zipfile.ZipFile(folder / "pytorch_model.bin", "w") as file:
+        file.writestr("data.pkl", bytes(100))
+    return folder
+
+
+def _models(*arguments, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "engine", "models", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, **options)
+
+
+def _one_sentence(done: subprocess.CompletedProcess, status: int = 1) -> str:
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("standin: ")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_from_nothing_to_removed(hub, home, speech):
+    listed = json.loads(_models("list", "--json").stdout)
+    assert [(state["name"], state["status"]) for state in listed] == [(NAME, "absent"), (SPEECH, "absent")]
+    assert "about 54.4 GB" in _models("list").stdout and list(home.iterdir()) == []
+    assert "has not been downloaded" in _one_sentence(_models("path", NAME))
+
+    done = _models("download", SPEECH, "--from-dir", speech)
+    assert done.returncode == 0 and "nothing was copied" in done.stdout
+
+    refused = _one_sentence(_models("download", NAME, "--mirror", hub.address), 2)
+    assert "--yes" in refused and f"https://huggingface.co/{REPOSITORY}" in refused
+    assert hub.served_of(".pth") == 0
+
+    done = _models("download", NAME, "--mirror", hub.address, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "licence: apache-2.0" in done.stderr and "610 kB to fetch" in done.stderr and "free in" in done.stderr
+    path = Path(_models("path", NAME).stdout.strip())
+    assert path.is_relative_to(home / "standin" / "models" / NAME) and (path / SHARD).stat().st_size == 200_000
+    assert f"{NAME}          complete" in _models("list").stdout
+
+    # Nothing is asked of a hub any more: there is none at this address.
+    done = _models("download", NAME, "--offline", "--mirror", "http://127.0.0.1:9")
+    assert done.returncode == 0 and "already here" in done.stdout
+
+    assert "all as published" in _models("verify", NAME).stdout
+    freed = json.loads(_models("remove", NAME, "--json").stdout)["freed_bytes"]
+    assert freed > 610_000 and not (home / "standin" / "models" / NAME).exists()
+    assert "nothing to remove" in _models("remove", NAME).stdout
+    assert {entry.name for entry in home.iterdir()} == {"standin"}, "nothing is left anywhere else"
+    assert {entry.name for entry in (home / "standin").iterdir()} <= {"models", "logs", "log"}
+
+
+def test_a_flipped_bit_is_found_and_mended(hub, home, speech):
+    _models("download", SPEECH, "--from-dir", speech)
+    assert _models("download", NAME, "--mirror", hub.address, "--yes").returncode == 0
+    path = Path(_models("path", NAME).stdout.strip())
+    content = bytearray((path / SHARD).read_bytes())
+    content[100_000] ^= 4
+    (path / SHARD).write_bytes(content)
+    (path / "config.json").unlink()
+    said = _one_sentence(_models("verify", NAME))
+    assert f"{SHARD} has changed" in said and "config.json is missing" in said and "Wan2.1" not in said
+    assert "is damaged" in _one_sentence(_models("path", NAME))
+    assert "damaged" in _models("list").stdout
+    hub.served.clear()
+    assert _models("download", NAME, "--mirror", hub.address, "--yes").returncode == 0
+    assert hub.served_of(SHARD) == 200_000 and hub.served_of(".pth") == 0, "only what was damaged"
+    assert "all as published" in _models("verify", NAME).stdout
+
+
+def test_json_for_programs(hub, home, speech):
+    _models("download", SPEECH, "--from-dir", speech)
+    done = _models("download", NAME, "--mirror", hub.address, "--json")
+    assert done.returncode == 2 and json.loads(done.stdout)["error"]["code"] == "models.licence"
+    done = _models("download", NAME, "--mirror", hub.address, "--json", "--yes")
+    state = json.loads(done.stdout)
+    assert state["status"] == "complete" and state["commit"] == "a1" * 20 and done.stderr == ""
+    assert json.loads(_models("path", NAME, "--json").stdout) == {"path": state["path"]}
+    assert json.loads(_models("verify", NAME, "--json").stdout)["damaged"] == []
+    hub.repositories.clear()
+    done = _models("download", NAME, "--mirror", hub.address, "--json", "--yes", "--revision", "main")
+    assert done.returncode == 1 and json.loads(done.stdout)["error"]["code"] == "models.unauthorised"
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_a_download_that_is_killed_goes_on_where_it_was(hub, home, speech, fault, end):
+    _models("download", SPEECH, "--from-dir", speech)
+    hub.faults.append(fault(path=f"/storage/{REPOSITORY}/{SHARD}", pause_s=0.05, piece_bytes=4000))
+    command = [sys.executable, "-m", "engine", "models", "download", NAME, "--mirror", hub.address, "--yes"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while hub.served_of(SHARD) < 80_000:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(end)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode != 0 and "Traceback" not in errors
+    assert "partial" in _models("list").stdout
+    hub.served.clear()
+    assert _models("download", NAME, "--mirror", hub.address, "--yes").returncode == 0
+    assert hub.served_of(SHARD) <= 140_000, "some of the first 80 kB may not have reached the disk"
+    assert "all as published" in _models("verify", NAME).stdout
+
+
+def test_two_at_once_fetch_it_once(hub, home, speech, fault):
+    _models("download", SPEECH, "--from-dir", speech)
+    hub.faults.append(fault(path=f"/storage/{REPOSITORY}/{SHARD}", pause_s=0.05, piece_bytes=10_000))
+    command = [sys.executable, "-m", "engine", "models", "download", NAME, "--mirror", hub.address, "--yes"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    deadline = time.monotonic() + 30
+    while hub.served_of(SHARD) < 20_000:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert "another Standin" in _one_sentence(_models("remove", NAME))
+    for process in both:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    assert hub.served_of(SHARD) == 200_000
+    assert "all as published" in _models("verify", NAME).stdout
+
+
+def test_the_licence_is_asked_for_on_a_terminal(hub, home, speech):
+    import pty  # not on Windows
+
+    _models("download", SPEECH, "--from-dir", speech)
+    command = [sys.executable, "-m", "engine", "models", "download", NAME, "--mirror", hub.address]
+    for answer, status in (("n\n", 1), ("y\n", 0)):
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        os.write(ours, answer.encode())
+        _, errors = process.communicate(timeout=60)
+        os.close(ours)
+        os.close(theirs)
+        assert process.returncode == status and "Agree to the licences" in errors
+        assert ("Nothing was downloaded." in errors) == (status == 1)
+
+
+def test_a_directory_of_ones_own_is_used_verified_and_never_touched(home, speech, tmp_path):
+    said = _one_sentence(_models("download", NAME, "--from-dir", tmp_path / "mine"))
+    assert "is not the whole FlashTalk checkpoint" in said and "54 GB" in said
+    assert _models("download", SPEECH, "--from-dir", speech).returncode == 0
+    assert _models("path", SPEECH).stdout.strip() == str(speech)
+    before = {path.name: path.read_bytes() for path in speech.iterdir()}
+    # The catalogue knows the published files of this one, and these are none of them.
+    said = _one_sentence(_models("verify", SPEECH))
+    assert "pytorch_model.bin has" in said and "Copy these files again" in said
+    (speech / "config.json").unlink()
+    assert "config.json is missing" in _models("list").stdout
+    done = _models("remove", SPEECH)
+    assert done.returncode == 0 and "left as it is" in done.stdout
+    assert {path.name for path in speech.iterdir()} == set(before) - {"config.json"}
+    assert "absent" in _models("list").stdout
+    assert "fetches nothing" in _one_sentence(_models("download", SPEECH, "--from-dir", speech, "--revision", "x"), 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("download", "nope"), 2, "flashtalk-14b"),
+        (("download", NAME, "--yes", "--mirror", "ftp://x"), 2, "https://host"),
+        (("download", NAME, "--yes", "--offline"), 1, "nothing may be fetched offline"),
+        (("verify", NAME), 1, "has not been downloaded"),
+        (("download", NAME, "--from-dir", "/nowhere"), 1, "There is no directory /nowhere"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_sentence(home, arguments, status, words):
+    assert words in _one_sentence(_models(*arguments), status)
+
+
+def test_without_the_library_everything_but_downloading_works(home, speech, tmp_path):
+    """The base install lacks huggingface_hub; a folder that cannot be imported stands in for that."""
+    (tmp_path / "blocked" / "huggingface_hub").mkdir(parents=True)
+    (tmp_path / "blocked" / "huggingface_hub" / "__init__.py").write_text("raise ImportError('not installed')")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "blocked")}
+    assert _models("list", env=environment).returncode == 0
+    assert _models("download", SPEECH, "--from-dir", speech, env=environment).returncode == 0
+    said = _one_sentence(_models("download", NAME, "--yes", env=environment))
+    assert "huggingface_hub is not installed" in said and "standin[gpu]" in said
