@@ -61,9 +61,7 @@ class ColorMatch:
 
 def srgb_to_lab(rgb: Tensor) -> Tensor:
     """Lab of `rgb` [B, 3, ...] in [0, 1]: L in 0 to 100, a and b about -128 to 127."""
-    # A base below its branch would turn the gradient of the other branch into NaN, hence the clamps before powers.
-    curved = ((rgb.clamp(min=SRGB_KNEE) + 0.055) / 1.055) ** 2.4
-    linear = torch.where(rgb > SRGB_KNEE, curved, rgb / 12.92)
+    linear = torch.where(rgb > SRGB_KNEE, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
     rows = zip(_matrix_product(SRGB_TO_XYZ, linear), WHITE_XYZ, strict=True)
     xyz = torch.stack([row / white for row, white in rows], dim=-1).clamp(XYZ_FLOOR, 1.0)
     fx, fy, fz = torch.where(xyz > EPSILON, xyz ** (1 / 3), (KAPPA * xyz + 16) / 116).unbind(-1)
@@ -78,6 +76,7 @@ def lab_to_srgb(lab: Tensor) -> Tensor:
     y = torch.where(lightness > KAPPA * EPSILON, fy**3, lightness / KAPPA)
     xyz = torch.stack([plane * white for plane, white in zip((x, y, z), WHITE_XYZ, strict=True)], dim=1)
     linear = torch.stack(_matrix_product(XYZ_TO_SRGB, xyz), dim=1)
+    # Out of reach colours are below zero, whose power is NaN and would spoil the gradient of the other branch too.
     curved = 1.055 * linear.clamp(min=LINEAR_KNEE) ** (1 / 2.4) - 0.055
     return torch.where(linear > LINEAR_KNEE, curved, linear * 12.92).clamp(0.0, 1.0)
 

@@ -58,7 +58,8 @@ class History:
     def reserve(self, conv: nn.Module, like: Tensor, frames: int = 2) -> Tensor:
         """The buffer of `conv` for inputs such as `like`; made of zeros when it is not there."""
         if conv not in self._frames:
-            self._frames[conv] = torch.cat([torch.zeros_like(like[:, :, :1])] * frames, dim=2)
+            with torch.inference_mode(False):  # a buffer made in that mode could not be written outside of it
+                self._frames[conv] = torch.cat([torch.zeros_like(like[:, :, :1])] * frames, dim=2)
         return self._frames[conv]
 
     def join(self, conv: nn.Module, x: Tensor, frames: int = 2) -> Tensor:

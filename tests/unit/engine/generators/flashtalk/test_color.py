@@ -71,7 +71,7 @@ def test_colours_beyond_the_screen_are_cut_off_as_in_the_twin():
 
 @pytest.mark.parametrize("strength", [1.0, 0.3])
 def test_the_match_equals_its_twin(strength):
-    frames, portrait = pictures(3, seed=3), pictures(1, seed=4)
+    frames, portrait = pictures(3, seed=3), pictures(1, seed=4)[..., :5, :3]  # another size: spreads divide by N
     source, target = (lab_twin((channels_last(x) + 1) / 2) for x in (frames, portrait))
     centred = source - source.mean((2, 3), keepdims=True)
     stretch = target.std((2, 3), keepdims=True) / source.std((2, 3), keepdims=True)
@@ -106,8 +106,8 @@ def test_every_frame_stands_for_itself():
 
 
 def test_strength_zero_leaves_frames_alone():
-    frames, match = pictures(2, seed=11, dtype=torch.bfloat16), ColorMatch(pictures(1, seed=12, dtype=torch.float32))
-    assert torch.equal(match.apply(frames, 0.0), frames.float())
+    frames, match = 1e-9 * pictures(2, seed=11, dtype=torch.float32), ColorMatch(pictures(1, seed=12))
+    assert torch.equal(match.apply(frames, 0.0), frames)
 
 
 def test_bfloat16_frames_are_matched_in_single_precision():

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engine.generators.flashtalk.vae import LATENT_MEAN, LATENT_STD, Vae, VaeConfig
+from engine.generators.flashtalk.vae import Vae, VaeConfig
 
 KEYS = Path(__file__).parents[4] / "data" / "golden" / "keys_14b.json"
 TINY = VaeConfig(dim=8)
@@ -125,14 +125,17 @@ def oracle(vae):
     return model
 
 
-def scale() -> tuple[Tensor, Tensor]:
-    return tuple(torch.tensor(x, dtype=torch.float64).reshape(16, 1, 1, 1) for x in (LATENT_MEAN, LATENT_STD))
+@pytest.fixture(scope="module")
+def scale(oracle) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the latents, as diffusers has them."""
+    values = (oracle.config.latents_mean, oracle.config.latents_std)
+    return tuple(torch.tensor(x, dtype=torch.float64).reshape(16, 1, 1, 1) for x in values)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("frames", [1, 5, 13])
-def test_latents_are_those_of_diffusers(vae, oracle, frames):
-    mean, std = scale()
+def test_latents_are_those_of_diffusers(vae, oracle, scale, frames):
+    mean, std = scale
     expected = (oracle.encode(video(frames)).latent_dist.mean[0] - mean) / std
     assert expected.std() > 0.1
     assert furthest(vae.encode(video(frames)), expected) < 1e-11
@@ -140,8 +143,8 @@ def test_latents_are_those_of_diffusers(vae, oracle, frames):
 
 @torch.no_grad()
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_frames_are_those_of_diffusers(vae, oracle, count):
-    mean, std = scale()
+def test_frames_are_those_of_diffusers(vae, oracle, scale, count):
+    mean, std = scale
     expected = oracle.decode((latents(count) * std + mean)[None]).sample.clamp(-1, 1)
     assert 0 < (expected.abs() == 1).double().mean() < 0.5
     assert furthest(vae.decode_all(latents(count)), expected) < 1e-11
@@ -206,6 +209,17 @@ def test_a_stream_that_was_reset_is_as_good_as_new(vae):
         assert torch.equal(pushed(encoding.push, video(9), [1, 4, 4], axis=2, out_axis=1), vae.encode(video(9)))
         decoding.reset()
         encoding.reset()
+
+
+@pytest.mark.parametrize("inside_first", [True, False])
+def test_a_stream_may_go_in_and_out_of_inference_mode(vae, inside_first):
+    stream, inside = vae.decode_stream(), inside_first
+    for _ in range(2):
+        for latent, expected in zip(latents(3).split(1, dim=1), vae.decode(latents(3)), strict=True):
+            with torch.inference_mode(inside):
+                assert torch.equal(stream.push(latent), expected)
+            inside = not inside
+        stream.reset()
 
 
 class Calls(TorchDispatchMode):
