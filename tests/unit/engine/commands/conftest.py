@@ -17,13 +17,25 @@ class GreyGenerator:
         self.name, self.seed, self.options = name, seed, options
         self.spec = GeneratorSpec(name=name, width=64, height=64, chunk=ChunkSpec(fps=fps, frames=1))
 
+    def check(self):
+        pass
+
     def prepare(self, portrait, size, progress):
         progress.update("prepare", 1, 1)
+        return []
+
+    def check(self):
+        pass
+
+    def take_notices(self):
         return []
 
     def generate(self, chunk, frames):
         frames.next_image()[:] = 128
         frames.commit(chunk.first_frame)
+
+    def take_notices(self):
+        return []
 
     def reset(self):
         pass

@@ -16,11 +16,20 @@ class PlainGenerator:
     def __init__(self, *, fps=25, frames=1, lookahead_samples=0, size=(8, 4), name="plain"):
         chunk = ChunkSpec(fps=fps, frames=frames, lookahead_samples=lookahead_samples)
         self.spec = GeneratorSpec(name=name, width=size[0], height=size[1], chunk=chunk)
-        self.chunks, self.closed, self.during = [], 0, lambda: None
+        self.chunks, self.closed, self.during, self.notices = [], 0, lambda: None, []
+
+    def check(self):
+        pass
 
     def prepare(self, portrait, size, progress):
         progress.update("prepare", 0, 1)
         self.portrait = portrait
+        return []
+
+    def check(self):
+        pass
+
+    def take_notices(self):
         return []
 
     def generate(self, chunk, frames):
@@ -29,6 +38,10 @@ class PlainGenerator:
         for frame in range(chunk.first_frame, chunk.first_frame + chunk.frames):
             frames.next_image()[:] = frame % 251
             frames.commit(frame)
+
+    def take_notices(self):
+        taken, self.notices = self.notices, []
+        return taken
 
     def reset(self):
         pass

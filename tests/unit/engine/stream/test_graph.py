@@ -10,7 +10,6 @@ from engine.media import SAMPLE_RATE_HZ
 from engine.settings import SessionSettings
 from engine.stream.graph import Graph
 from engine.stream.listener import CAPTURE_S
-from engine.stream.runner import needed_delay_s
 
 
 @pytest.fixture
@@ -50,8 +49,8 @@ def _speak(graph, source, clock, blocks, level=0.5):
 
 def test_delay_is_what_the_generator_needs(build):
     graph, _, _ = build(frames=4, lookahead_samples=640)
-    assert graph.delay_s == needed_delay_s(4, 25, 640, 0.008, CAPTURE_S)
-    assert graph.delay_s > 4 / 25 + 0.040 + CAPTURE_S
+    sound_s = 4 / 25 + 0.040 + CAPTURE_S
+    assert sound_s + 0.010 <= graph.delay_s <= sound_s + 0.020, "and the time it takes, with a margin"
 
 
 def test_frame_of_a_sample_is_presented_one_delay_after_it(build, clock):

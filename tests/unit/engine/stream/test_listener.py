@@ -162,6 +162,40 @@ def test_short_pause_costs_no_word(rig_of):
     assert (rig.samples(1.0, 1.08) == 0.25).all() and rig.listener.missing_samples == 0
 
 
+@pytest.mark.parametrize("rate_hz", [16_000, 48_000])
+def test_sound_that_comes_too_late_is_cut_and_the_rest_is_in_place(rig_of, rate_hz):
+    """Each sample says when it was captured, so that wherever one is found can be compared."""
+    rig = rig_of(rate_hz)
+    rig.listener.recorder = recorder = Recorder()
+    rig.hear(1.0, lambda t: t)
+    start_s = rig.clock.now()
+    rig.hear(0.3, is_lost=True)
+    t = start_s - ORIGIN_S + np.arange(int(0.3 * rate_hz)) / rate_hz
+    rig.source.say(t, start_s)
+    rig.hear(1.0, lambda t: t)
+    samples = rig.samples(0.0, 2.2)
+    true_s = np.arange(len(samples)) / 16_000
+    hole = slice(int(0.99 * 16_000), int(1.33 * 16_000))
+    wrong = np.abs(samples - true_s) > 0.001
+    wrong[: int(0.02 * 16_000)] = False  # the resampler begins
+    assert not wrong[: hole.start].any() and not wrong[hole.stop :].any()
+    assert 0.2 < wrong[hole].sum() / 16_000 < 0.31
+    ends = 0
+    for block, first, rate in recorder.blocks:
+        assert rate == rate_hz and first >= ends
+        assert block[0, 0] == pytest.approx(first / rate_hz, abs=0.001)
+        ends = first + len(block)
+
+
+def test_blocks_after_a_resync_are_not_cut_again(rig_of):
+    rig = rig_of()
+    rig.listener.recorder = recorder = Recorder()
+    rig.hear(1.0)
+    rig.hear(1.0, is_lost=True)
+    rig.hear(1.0)
+    assert {len(block) for block, *_ in recorder.blocks[-95:]} == {160}
+
+
 def test_end_of_a_file_is_not_missing_sound(rig_of):
     rig = rig_of()
     rig.hear(0.5)

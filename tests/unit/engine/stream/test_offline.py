@@ -31,6 +31,12 @@ class Generator:
     def prepare(self, portrait, size, progress):
         return []
 
+    def check(self):
+        pass
+
+    def take_notices(self):
+        return []
+
     def generate(self, chunk, frames):
         self.chunks.append(chunk)
         for frame in range(chunk.first_frame, chunk.first_frame + chunk.frames):

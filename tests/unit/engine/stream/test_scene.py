@@ -1,0 +1,130 @@
+"""From settings to a warmed-up generator; nothing is left open when that fails."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engine.errors import Cancelled, GeneratorError, PortraitError
+from engine.media import Notice
+from engine.settings import CanvasSettings, GeneratorSettings, SessionSettings
+from engine.stream import scene as scene_module
+from engine.stream.scene import prepare_scene
+
+
+class Progress:
+    """Keeps what it is told; can cancel at a stage."""
+
+    def __init__(self, cancel_at=None):
+        self.told, self._cancel_at = [], cancel_at
+
+    def update(self, stage, done, total, unit=""):
+        self.told.append((stage, done, total))
+        if stage == self._cancel_at:
+            raise Cancelled("Stopped.")
+
+
+@pytest.fixture
+def made(monkeypatch, plain_generator):
+    """Every generator that was asked for, with the arguments; `made.change` alters the next one."""
+
+    class Made(list):
+        change = staticmethod(lambda generator: None)
+
+    found = Made()
+
+    def create(name, *, seed, fps, options):
+        generator = plain_generator(fps=fps, frames=2, lookahead_samples=100)
+        generator.asked, generator.resets = (name, seed, fps, options), 0
+        generator.reset = lambda: setattr(generator, "resets", len(generator.chunks))
+        generator.prepare = lambda portrait, size, progress: _prepare(generator, portrait, size)
+        found.append(generator)
+        found.change(generator)
+        return generator
+
+    def _prepare(generator, portrait, size):
+        generator.portrait, generator.size = portrait, size
+        return [Notice(code="generator.note", message="A note.")]
+
+    monkeypatch.setattr(scene_module, "create_generator", create)
+    return found
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """Of a portrait of 200x100."""
+    Image.new("RGB", (200, 100), "red").save(tmp_path / "p.png")
+    return SessionSettings(
+        portrait=str(tmp_path / "p.png"),
+        generator=GeneratorSettings(name="any", seed=7, options={"wings": 2}),
+        canvas=CanvasSettings(width=640, height=360),
+        fps=30,
+    )
+
+
+def test_generator_is_made_as_the_settings_say(made, settings):
+    scene, notices = prepare_scene(settings, Progress())
+    (generator,) = made
+    assert generator.asked == ("any", 7, 30, {"wings": 2}) and scene.generator is generator
+    assert generator.size == (640, 320), "the room on the canvas for this shape"
+    assert "generator.note" in [notice.code for notice in notices]
+    assert scene.canvas.compose(generator.portrait.image).shape == (360, 640, 3)
+
+
+def test_warm_up_is_told_and_forgotten(made, settings):
+    progress = Progress()
+    prepare_scene(settings, progress)
+    (generator,) = made
+    assert [c.first_frame for c in generator.chunks] == [0, 2, 4]
+    assert [c.is_discontinuous for c in generator.chunks] == [True, False, False]
+    assert {len(c.samples) for c in generator.chunks} == {2 * 16_000 // 30 + 100}
+    assert not any(c.samples.any() for c in generator.chunks)
+    assert generator.resets == 3, "reset after the last chunk"
+    assert ("warm-up", 3, 3) in progress.told
+
+
+def test_time_per_chunk_is_the_slowest_but_the_first(made, settings, monkeypatch):
+    """The first chunk loads and compiles; counting it would delay the whole session."""
+    time_s = [0.0]
+    monkeypatch.setattr(scene_module.time, "monotonic", lambda: time_s[0])
+    durations = iter((5.0, 0.02, 0.03))
+
+    def change(generator):
+        generator.during = lambda: time_s.__setitem__(0, time_s[0] + next(durations))
+
+    made.change = change
+    scene, _ = prepare_scene(settings, Progress())
+    assert scene.generate_s == pytest.approx(0.03)
+
+
+@pytest.mark.parametrize("step", ["prepare", "generate"])
+@pytest.mark.parametrize("error", [GeneratorError("No."), MemoryError(), KeyboardInterrupt()])
+def test_failure_closes_the_generator(made, settings, step, error):
+    def change(generator):
+        setattr(generator, step, lambda *_: (_ for _ in ()).throw(error))
+
+    made.change = change
+    with pytest.raises(type(error)):
+        prepare_scene(settings, Progress())
+    assert made[0].closed == 1
+
+
+def test_cancel_during_the_warm_up_closes_the_generator(made, settings):
+    with pytest.raises(Cancelled):
+        prepare_scene(settings, Progress(cancel_at="warm-up"))
+    assert made[0].closed == 1
+
+
+def test_bad_portrait_makes_no_generator(made, settings, tmp_path):
+    (tmp_path / "p.png").write_text("not a picture")
+    with pytest.raises(PortraitError):
+        prepare_scene(settings, Progress())
+    assert made == []
+
+
+def test_backdrop_is_the_portraits(made, settings):
+    scene, _ = prepare_scene(settings, Progress())
+    canvas = scene.canvas.compose(np.zeros((320, 640, 3), np.uint8))
+    red, green, blue = canvas[2, 320]
+    assert red > 100 and green < 20 and blue < 20
