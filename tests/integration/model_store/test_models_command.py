@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -12,6 +14,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from engine import cli
 
 NAME = "flashtalk-14b"
 REPOSITORY = "Soul-AILab/SoulX-FlashTalk-14B"
@@ -26,6 +30,7 @@ def home(tmp_path, monkeypatch) -> Path:
     """The user's folders, empty; every command below runs in them."""
     folder = tmp_path / "home"
     folder.mkdir()
+    monkeypatch.setattr(cli, "set_up_logging", lambda **_options: None)
     for name in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
         monkeypatch.setenv(name, str(folder))
     return folder
@@ -43,9 +48,21 @@ def speech(tmp_path) -> Path:
     return folder
 
 
-def _models(*arguments, **options) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "engine", "models", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, **options)
+def _models(*arguments, env=None) -> subprocess.CompletedProcess:
+    """The command as a process of its own if it needs another environment, else within this one, which is quicker."""
+    command = ["models", *map(str, arguments)]
+    if env is not None:
+        return subprocess.run(
+            [sys.executable, "-m", "engine", *command],
+            capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, env=env,
+        )  # fmt: skip
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        try:
+            status = cli.main(command)
+        except SystemExit as exit_:
+            status = exit_.code
+    return subprocess.CompletedProcess(command, status, output.getvalue(), errors.getvalue())
 
 
 def _one_sentence(done: subprocess.CompletedProcess, status: int = 1) -> str:
