@@ -24,12 +24,6 @@ class GreyGenerator:
         progress.update("prepare", 1, 1)
         return []
 
-    def check(self):
-        pass
-
-    def take_notices(self):
-        return []
-
     def generate(self, chunk, frames):
         frames.next_image()[:] = 128
         frames.commit(chunk.first_frame)

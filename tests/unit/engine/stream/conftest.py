@@ -26,12 +26,6 @@ class PlainGenerator:
         self.portrait = portrait
         return []
 
-    def check(self):
-        pass
-
-    def take_notices(self):
-        return []
-
     def generate(self, chunk, frames):
         self.chunks.append(chunk)
         self.during()
