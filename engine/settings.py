@@ -97,6 +97,8 @@ class SessionSettings(Settings):
     may_replace_recording: bool = False
     has_preview: bool = False
     is_muted: bool = False
+    has_standby: bool = True
+    """Go live at once with the generator's standby and let it take over when it is loaded; else load it first."""
 
     def __post_init__(self) -> None:
         if self.fps not in FRAME_RATES:

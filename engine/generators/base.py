@@ -12,12 +12,14 @@ from engine.media import AudioChunk, ChunkSpec, Notice, Portrait
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GeneratorSpec:
-    """Known once prepared: picture size in px, and what is wanted and given per chunk."""
+    """Known once prepared: picture size in px, and what is wanted and given per chunk. `follows_canvas`: the size
+    comes from the room on the canvas, so that another canvas needs another preparation."""
 
     name: str
     width: int
     height: int
     chunk: ChunkSpec
+    follows_canvas: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,13 +55,17 @@ class FrameWriter(Protocol):
 class Generator(Protocol):
     """Makes frames of one portrait from sound. All calls come from one thread, except `close` after it has ended.
 
-    Order: `prepare` once, then `generate` for chunk after chunk, `reset` at any point between two chunks, `close`
-    exactly once at the end. State lives in the object alone, so that two can run side by side.
+    Order: `check` if wanted, `prepare` once, then `generate` for chunk after chunk, `reset` at any point between two
+    chunks, `close` exactly once at the end. State lives in the object alone, so that two can run side by side.
     """
 
     @property
     def spec(self) -> GeneratorSpec:
-        """Size and chunking; valid after `prepare`."""
+        """Size and chunking; valid after `prepare`, for a generator with a standby always."""
+        ...
+
+    def check(self) -> None:
+        """Say within a second what would make `prepare` fail, as far as can be known. Raises what `prepare` raises."""
         ...
 
     def prepare(self, portrait: Portrait, size: tuple[int, int], progress: Progress) -> list[Notice]:
@@ -70,6 +76,10 @@ class Generator(Protocol):
 
     def generate(self, chunk: AudioChunk, frames: FrameWriter) -> None:
         """Write `chunk.frames` frames, each committed as soon as it is finished. Raises `GeneratorError`."""
+        ...
+
+    def take_notices(self) -> list[Notice]:
+        """What happened since the last call that a person should know though frames go on; asked after each chunk."""
         ...
 
     def reset(self) -> None:

@@ -6,11 +6,16 @@ from importlib import import_module
 from inspect import signature
 from typing import Any, cast
 
-from engine.errors import UsageError
+from engine.errors import GeneratorError, UsageError
 from engine.generators.base import Generator, PortraitDescription
 from engine.media import Portrait
 
-_GENERATORS = {"puppet": "engine.generators.puppet.generator:PuppetGenerator"}
+_GENERATORS = {
+    "puppet": "engine.generators.puppet.generator:PuppetGenerator",
+    "flashtalk": "engine.generators.flashtalk.generator:FlashTalkGenerator",
+}
+_STANDBY = {"flashtalk": "puppet"}
+"""What is shown while a generator loads, and when it has failed: one that is ready at once and cannot."""
 
 _HANDLES_OF = "puppet"
 _DESCRIBE = "engine.generators.puppet.describe"
@@ -25,18 +30,34 @@ def generator_names() -> tuple[str, ...]:
 def create_generator(name: str, *, seed: int = 0, fps: int = 25, options: dict[str, Any] | None = None) -> Generator:
     """A new generator, imported only now. `fps` is wanted; one that has a fixed rate says so in its spec.
 
-    Raises `UsageError` for a name or an option that it does not know.
+    Raises `UsageError` for a name or an option that it does not know, `GeneratorError` without its libraries.
     """
     if name not in _GENERATORS:
         raise UsageError(f'There is no generator "{name}".', hint=f"Choose one of: {', '.join(_GENERATORS)}.")
-    module_name, class_name = _GENERATORS[name].split(":")
-    kind = getattr(import_module(module_name), class_name)
+    kind = _imported(name)
     allowed = set(signature(kind).parameters) - {"seed", "fps"}
     for option in options or {}:
         if option not in allowed:
             choices = ", ".join(sorted(allowed)) or "none"
             raise UsageError(f'The generator {name} has no option "{option}".', hint=f"It has: {choices}.")
     return cast(Generator, kind(seed=seed, fps=fps, **(options or {})))
+
+
+def standby_for(name: str) -> str | None:
+    """The generator that stands in for `name`, if it has one."""
+    return _STANDBY.get(name)
+
+
+def _imported(name: str) -> Any:
+    module_name, class_name = _GENERATORS[name].split(":")
+    try:
+        return getattr(import_module(module_name), class_name)
+    except ModuleNotFoundError as error:
+        raise GeneratorError(
+            f"The generator {name} needs the library {error.name}, which is not installed.",
+            code="generator.not_installed",
+            hint='Install it with: pip install "standin[gpu]".',
+        ) from error
 
 
 def describe_portrait(portrait: Portrait) -> PortraitDescription:

@@ -226,6 +226,8 @@ class Stats(Event, tag="stats"):
 
     `skipped_samples` were heard but not shown (a late generator), `missing_samples` were never delivered by the
     microphone and became silence; both count at 16 kHz. `overflows` counts sound that nobody read in time.
+    `generator` makes the picture at present (a standby while another one loads or has failed), and `recoveries` counts
+    how often one began its picture anew because it had collapsed.
     `latency_ms` is measured, from the capture of a frame's first sample to its hand-over; `delay_ms` is the promised
     one. `av_offset_ms` is voice against picture at hand-over: positive means that the sound comes early.
     """
@@ -243,6 +245,8 @@ class Stats(Event, tag="stats"):
     delay_ms: float = 0.0
     latency_ms: float = 0.0
     generate_ms: float = 0.0
+    generator: str = ""
+    recoveries: int = 0
     av_offset_ms: float | None = None
     level_dbfs: float = -120.0
     peak_dbfs: float = -120.0

@@ -13,7 +13,7 @@ import msgspec
 from engine.clock import Clock, SystemClock
 from engine.errors import Cancelled, StandinError, UsageError
 from engine.generators.base import Progress
-from engine.media import CanvasFormat
+from engine.media import CanvasFormat, Notice
 from engine.protocol.codec import reason_of
 from engine.protocol.messages import (
     CameraChanged,
@@ -40,9 +40,8 @@ from engine.sinks.base import PresentedFrame, VideoSink
 from engine.sinks.mailbox import Mailbox
 from engine.sinks.recorder import Recorder
 from engine.sinks.snapshot import write_snapshot
+from engine.stream.director import Director, Stage
 from engine.stream.graph import Graph
-from engine.stream.patience import Patience
-from engine.stream.scene import prepare_scene
 from engine.stream.sources import open_source
 
 if TYPE_CHECKING:
@@ -77,10 +76,10 @@ class Broadcast:
         self._cancelled = threading.Event()
         self._ended = threading.Event()
         self._audio_lock = threading.Lock()
-        self._scene_lock = threading.Lock()
         self._voice = None
         self._camera_names: tuple[str, ...] = ()
-        self._patience = Patience(settings.fps)
+        self._stage = _SessionStage(self)
+        self._director = Director(settings, self._stage, self._progress(), self._stopping)
         self._wanted_snapshot: threading.Event | None = None
         self._snapshot = None
 
@@ -107,10 +106,17 @@ class Broadcast:
             recorder = None
             if settings.recording:
                 recorder = Recorder(settings.recording, may_replace=settings.may_replace_recording)
-            scene, notices = prepare_scene(settings, self._progress())
-            for notice in notices:
-                self._emit(Noticed(reason=Reason(code=notice.code, message=notice.message, hint=notice.hint)))
-            self._graph = Graph(scene, settings, self._clock, present=self._present, on_failure=self._on_failure)
+            scene = self._director.open()
+            self._graph = Graph(
+                scene,
+                settings,
+                self._clock,
+                present=self._present,
+                on_failure=self._director.on_failure,
+                on_notice=lambda notice: self._stage.on_notices([notice]),
+                standby=self._director.standby,
+                coming=self._director.coming,
+            )
             self._graph.listener.is_muted = settings.is_muted
             if settings.has_preview:
                 self._open_preview()
@@ -130,7 +136,7 @@ class Broadcast:
         for name, loop in (("audio", self._hear), ("generator", self._generate), ("pacer", self._pace)):
             self._start_thread(name, loop)
         self._start_thread("stats", self._watch)
-        self._enter(SessionState.LIVE, "session.live", "The picture is live.")
+        self._director.begin(self._graph.runner)
 
     def cancel(self) -> None:
         """Make a running `start` or change end with `Cancelled` soon."""
@@ -154,6 +160,7 @@ class Broadcast:
             if thread is not threading.current_thread():
                 thread.join(5.0)
         self._threads.clear()
+        self._director.join(5.0)
         if self._voice is not None:
             self._voice.stop()
             self._voice = None
@@ -169,7 +176,9 @@ class Broadcast:
 
     def set_portrait(self, portrait: str) -> None:
         """Prepare another portrait beside the running one and let it take over between two frames."""
-        self._change_scene(portrait=portrait)
+        self._running()
+        self._director.change(portrait=portrait)
+        self._settings = msgspec.structs.replace(self._settings, portrait=portrait)
 
     def set_canvas(self, canvas: CanvasSettings) -> None:
         """Change fill, colour or mirroring. Raises `UsageError` for another size, which ends the session instead."""
@@ -178,7 +187,9 @@ class Broadcast:
             raise UsageError(
                 "The size of the picture cannot change while it is live.", hint="Stop, change it, and start again."
             )
-        self._change_scene(canvas=canvas)
+        self._running()
+        self._director.change(canvas=canvas)
+        self._settings = msgspec.structs.replace(self._settings, canvas=canvas)
 
     def set_source(self, source: Source) -> None:
         """Listen to another microphone or file; the present one goes on if that cannot be opened."""
@@ -250,22 +261,6 @@ class Broadcast:
             raise UsageError("There is no picture to keep yet.", hint="Try again in a moment.")
         image, self._snapshot = self._snapshot, None
         return write_snapshot(image, path)
-
-    def _change_scene(self, **changes: object) -> None:
-        """Prepare a scene with these settings changed and let it take over. One at a time: a repair that began
-        before a change of portrait must not bring the old portrait back after it."""
-        graph = self._running()
-        with self._scene_lock:
-            settings = msgspec.structs.replace(self._settings, **changes)
-            scene, notices = prepare_scene(settings, self._progress())
-            try:
-                graph.runner.swap(scene)
-            except StandinError:
-                scene.generator.close()
-                raise
-            self._settings = msgspec.structs.replace(self._settings, **changes)
-        for notice in notices:
-            self._emit(Noticed(reason=Reason(code=notice.code, message=notice.message, hint=notice.hint)))
 
     def _presented(self) -> int:
         graph = self._graph
@@ -427,37 +422,6 @@ class Broadcast:
             self._snapshot = frame.image.copy()
             wanted.set()
 
-    # ------------------------------------------------------------------------------------------------ failure
-
-    def _on_failure(self, error: StandinError) -> None:
-        """The generator failed: hold its last picture and prepare a fresh one beside it, with growing patience."""
-        wait_s = self._patience.failed(self._presented())
-        self._emit(Noticed(reason=reason_of(error), is_error=True))
-        self._enter(
-            SessionState.FALLBACK,
-            "session.fallback",
-            "The generator failed and is being started again.",
-            "Please wait.",
-        )
-        thread = threading.Thread(
-            target=self._guarded, args=("repair", lambda: self._repair(wait_s)), name="repair", daemon=True
-        )
-        thread.start()
-
-    def _repair(self, wait_s: float) -> None:
-        if self._stopping.wait(wait_s):
-            return
-        try:
-            self._change_scene()
-        except StandinError as error:
-            if not self._stopping.is_set():
-                self._on_failure(error)
-            return
-        if self._stopping.is_set():
-            return
-        self._patience.recovered(self._presented())
-        self._enter(SessionState.LIVE, "session.live", "The generator runs again.")
-
     # ----------------------------------------------------------------------------------------------- telling
 
     def _progress(self) -> Progress:
@@ -480,6 +444,30 @@ def _find_camera(settings: CameraSettings) -> VirtualCamera:
     from engine.sinks.virtual_camera import open_camera
 
     return open_camera(settings)
+
+
+class _SessionStage(Stage):
+    """What the director says becomes events and states of the session."""
+
+    def __init__(self, session: Broadcast) -> None:
+        self._session = session
+
+    def on_notices(self, notices: list[Notice]) -> None:
+        for notice in notices:
+            reason = Reason(code=notice.code, message=notice.message, hint=notice.hint)
+            self._session._emit(Noticed(reason=reason))
+
+    def on_error(self, error: StandinError) -> None:
+        self._session._emit(Noticed(reason=reason_of(error), is_error=True))
+
+    def on_standby(self, code: str, message: str, hint: str) -> None:
+        self._session._enter(SessionState.FALLBACK, code, message, hint)
+
+    def on_ready(self) -> None:
+        self._session._enter(SessionState.LIVE, "session.live", "The picture is live.")
+
+    def presented(self) -> int:
+        return self._session._presented()
 
 
 class _EmittedProgress:

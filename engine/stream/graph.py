@@ -13,7 +13,7 @@ from engine.audio.sources import AudioSource
 from engine.audio.voice_out import DelayLine
 from engine.clock import Clock
 from engine.errors import StandinError
-from engine.media import SAMPLE_RATE_HZ, first_sample_of
+from engine.media import SAMPLE_RATE_HZ, ChunkSpec, Notice, first_sample_of
 from engine.protocol.messages import Stats
 from engine.settings import SessionSettings
 from engine.sinks.base import PresentedFrame
@@ -25,6 +25,8 @@ from engine.stream.sample_clock import SampleClock
 from engine.stream.timeline import Timeline
 
 _SPEECH_DBFS = -50.0
+_FEWEST_SLOTS = 16
+"""Frames of a quick generator that may wait: those of its lead, and some."""
 
 
 class Graph:
@@ -39,17 +41,30 @@ class Graph:
         *,
         present: Callable[[PresentedFrame], None],
         on_failure: Callable[[StandinError], None],
+        on_notice: Callable[[Notice], None] | None = None,
+        standby: Scene | None = None,
+        coming: tuple[ChunkSpec, float] | None = None,
     ) -> None:
-        spec = scene.generator.spec.chunk
+        """`coming` is what a generator that is still to take over wants, and the seconds to its first frame: the
+        session's delay is made for it, because a delay that changes on the way is seen and heard."""
+        spec, first_frame_s = coming or (scene.generator.spec.chunk, scene.first_frame_s)
         self._clock = clock
         self._fps = settings.fps
-        self.delay_s = needed_delay_s(spec.frames, spec.fps, spec.lookahead_samples, scene.generate_s, CAPTURE_S)
+        self.delay_s = needed_delay_s(spec.frames, spec.fps, spec.lookahead_samples, first_frame_s, CAPTURE_S)
         self.sample_clock = SampleClock(clock.now())
         self.timeline = Timeline(kept_s=max(4.0, 3 * self.delay_s))
-        self.queue = FrameQueue(slots=max(4, 2 * spec.frames))
+        self.queue = FrameQueue(slots=max(_FEWEST_SLOTS, 2 * spec.frames))
         self.listener = Listener(self.timeline, self.sample_clock, clock)
         self.runner = GeneratorRunner(
-            scene, self.timeline, self.queue, self.sample_clock, clock, delay_s=self.delay_s, on_failure=on_failure
+            scene,
+            self.timeline,
+            self.queue,
+            self.sample_clock,
+            clock,
+            delay_s=self.delay_s,
+            on_failure=on_failure,
+            on_notice=on_notice,
+            standby=standby,
         )
         self.pacer = Pacer(
             self.queue,
@@ -103,6 +118,8 @@ class Graph:
             dropped=pacer.dropped + self.queue.dropped,
             late=pacer.late,
             skipped_samples=runner.skipped_samples,
+            generator=runner.scene.generator.spec.name,
+            recoveries=runner.recoveries,
             missing_samples=self.listener.missing_samples,
             overflows=source.overflows if source is not None else 0,
             delay_ms=round(1000 * self.delay_s, 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,27 +18,51 @@ from engine.stream.runner import Scene
 _WARM_UP_CHUNKS = 3
 
 
-def prepare_scene(settings: SessionSettings, progress: Progress) -> tuple[Scene, list[Notice]]:
-    """Load the portrait, prepare its generator and warm it up. Raises what those raise; nothing is left open then."""
+def prepare_scene(
+    settings: SessionSettings, progress: Progress, *, like: Scene | None = None
+) -> tuple[Scene, list[Notice]]:
+    """Load the portrait, prepare its generator and warm it up. Raises what those raise; nothing is left open then.
+
+    A generator of a fixed size is not warmed up again beside one that runs (`like`): it would take that one's device.
+    """
     portrait = load_portrait(settings.portrait)
     composer = CanvasComposer(settings.canvas)
     composer.set_backdrop(portrait.image)
-    wanted = settings.generator
-    generator = create_generator(wanted.name, seed=wanted.seed, fps=settings.fps, options=wanted.options)
+    generator = new_generator(settings)
     try:
         height, width = portrait.image.shape[:2]
         notices = generator.prepare(portrait, composer.room_for((width, height)), progress)
-        generate_s = _warm_up(generator, progress)
+        if like is not None and like.generator.spec == generator.spec and not generator.spec.follows_canvas:
+            generate_s, first_frame_s = like.generate_s, like.first_frame_s
+        else:
+            generate_s, first_frame_s = _warm_up(generator, progress)
     except BaseException:
         generator.close()
         raise
-    return Scene(generator=generator, canvas=composer, generate_s=generate_s), [*portrait.notices, *notices]
+    scene = Scene(generator=generator, canvas=composer, generate_s=generate_s, first_frame_s=first_frame_s)
+    return scene, [*portrait.notices, *notices]
 
 
-def _warm_up(generator: Generator, progress: Progress) -> float:
-    """Seconds that a chunk takes, the slowest but the first; the generator is as new afterwards."""
+def recomposed(scene: Scene, settings: SessionSettings) -> Scene:
+    """The same generator on another canvas, for one whose size does not follow it."""
+    composer = CanvasComposer(settings.canvas)
+    composer.set_backdrop(load_portrait(settings.portrait).image)
+    return replace(scene, canvas=composer)
+
+
+def new_generator(settings: SessionSettings) -> Generator:
+    """The generator that the settings name, not prepared. Raises `UsageError`, or `GeneratorError` without its
+    libraries."""
+    wanted = settings.generator
+    return create_generator(wanted.name, seed=wanted.seed, fps=settings.fps, options=wanted.options)
+
+
+def _warm_up(generator: Generator, progress: Progress) -> tuple[float, float]:
+    """Seconds that a chunk takes, and until its frames can be shown at their pace: the slowest but the first chunk.
+    The generator is as new afterwards."""
     spec = generator.spec
     writer = _Forgetful(spec.width, spec.height)
+    first_frame_s = []
     samples = np.zeros(first_sample_of(spec.chunk.frames, spec.chunk.fps) + spec.chunk.lookahead_samples, np.float32)
     took_s = []
     for index in range(_WARM_UP_CHUNKS):
@@ -51,21 +76,26 @@ def _warm_up(generator: Generator, progress: Progress) -> float:
             is_discontinuous=index == 0,
         )
         started_s = time.monotonic()
+        writer.committed_s.clear()
         generator.generate(chunk, writer)
         took_s.append(time.monotonic() - started_s)
+        late_s = [at_s - started_s - index / spec.chunk.fps for index, at_s in enumerate(writer.committed_s)]
+        first_frame_s.append(max(late_s, default=took_s[-1]))
+    generator.take_notices()
     generator.reset()
     progress.update("warm-up", _WARM_UP_CHUNKS, _WARM_UP_CHUNKS, "chunks")
-    return max(took_s[1:])
+    return max(took_s[1:]), max(first_frame_s[1:])
 
 
 class _Forgetful:
-    """A `FrameWriter` whose frames nobody sees."""
+    """A `FrameWriter` whose frames nobody sees; it knows when they came."""
 
     def __init__(self, width: int, height: int) -> None:
         self._image = np.empty((height, width, 3), np.uint8)
+        self.committed_s: list[float] = []
 
     def next_image(self) -> np.ndarray:
         return self._image
 
     def commit(self, frame: int) -> None:
-        pass
+        self.committed_s.append(time.monotonic())

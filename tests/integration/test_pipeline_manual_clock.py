@@ -36,6 +36,12 @@ class Generator:
         self.generate_s = generate_s
         self.discontinuities, self.closed, self.fail_at = [], 0, None
 
+    def check(self):
+        pass
+
+    def take_notices(self):
+        return []
+
     def generate(self, chunk, frames):
         if chunk.is_discontinuous:
             self.discontinuities.append(chunk.first_frame)
@@ -70,7 +76,12 @@ class Stepper:
         self.generator = Generator(lambda s: self.run(s, may_generate=False, may_pace=self._may_pace), **options)
         self.presented, self.times, self.failures = [], [], []
         self.graph = Graph(
-            Scene(generator=self.generator, canvas=PlainCanvas, generate_s=self.generator.generate_s),
+            Scene(
+                generator=self.generator,
+                canvas=PlainCanvas,
+                generate_s=self.generator.generate_s,
+                first_frame_s=self.generator.generate_s,
+            ),
             SessionSettings(portrait="unused"),
             self.clock,
             present=self._present,

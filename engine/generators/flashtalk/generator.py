@@ -94,21 +94,25 @@ class FlashTalkGenerator:
     def spec(self) -> GeneratorSpec:
         """Size and chunking; known before `prepare`, because this generator's size does not follow the canvas."""
         chunk = ChunkSpec(fps=self._shape.fps, frames=self._shape.new_frames)
-        return GeneratorSpec(name="flashtalk", width=self._shape.width, height=self._shape.height, chunk=chunk)
+        shape = self._shape
+        return GeneratorSpec(
+            name="flashtalk", width=shape.width, height=shape.height, chunk=chunk, follows_canvas=False
+        )
 
     @property
     def recoveries(self) -> int:
         """How often a collapsed picture was begun anew from the portrait."""
         return self._recoveries
 
+    def check(self) -> None:
+        """Files, device and free memory. Raises `ModelFilesError`, `GeneratorError` or `UsageError`."""
+        self._examine()
+
     @torch.no_grad()
     def prepare(self, portrait: Portrait, size: tuple[int, int], progress: Progress) -> list[Notice]:
         """Check the files, encode prompt and portrait, load the model; see `Generator.prepare`."""
         progress.update("checkpoint", 0, 1)
-        report = _find_checkpoint(*self._folders)
-        device = choose_device(self._device, report.transformer_parameters)
-        if device.type == "cuda" and not are_loaded(report, device, self._attention):
-            self._check_memory(report, device)
+        report, device = self._examine()
         picture = cover_and_crop(portrait.image, self._shape.height, self._shape.width)
         pixels = to_unit_range(picture)
         text = text_features(report, self._prompt, device, progress)
@@ -119,6 +123,13 @@ class FlashTalkGenerator:
         self._good = picture
         progress.update("portrait", 1, 1)
         return [] if device.type == "cuda" else [_slow_notice()]
+
+    def _examine(self) -> tuple[CheckpointReport, torch.device]:
+        report = _find_checkpoint(*self._folders)
+        device = choose_device(self._device, report.transformer_parameters)
+        if device.type == "cuda" and not are_loaded(report, device, self._attention):
+            self._check_memory(report, device)
+        return report, device
 
     def _check_memory(self, report: CheckpointReport, device: torch.device) -> None:
         free_bytes, _ = torch.cuda.mem_get_info(device)

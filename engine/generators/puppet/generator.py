@@ -53,6 +53,9 @@ class PuppetGenerator:
         """What the last frame showed; overwritten by the next one."""
         return self._expression
 
+    def check(self) -> None:
+        """It needs nothing that could be missing."""
+
     def prepare(self, portrait: Portrait, size: tuple[int, int], progress: Progress) -> list[Notice]:
         """Find the face and build the warps (about a second); see `Generator.prepare`."""
         progress.update(_ANALYSE, 0, 1)
@@ -81,6 +84,10 @@ class PuppetGenerator:
             self._motion.advance(self._expression, mouth.loudness, mouth.is_speaking)
             self._renderer.render(self._expression, frames.next_image())
             frames.commit(frame)
+
+    def take_notices(self) -> list[Notice]:
+        """Nothing ever happens to it."""
+        return []
 
     def reset(self) -> None:
         """Forget all sound and begin again with the first blink and the first sway."""

@@ -97,6 +97,6 @@ def scene_of():
     """Makes a scene of a generator."""
 
     def make(generator, generate_s=0.008, canvas=PlainCanvas):
-        return Scene(generator=generator, canvas=canvas, generate_s=generate_s)
+        return Scene(generator=generator, canvas=canvas, generate_s=generate_s, first_frame_s=generate_s)
 
     return make

@@ -25,6 +25,7 @@ from engine.protocol.shared_memory import FrameReader
 from engine.settings import CameraSettings, CanvasSettings, FileSource, MicrophoneSource, SessionSettings, SilentSource
 from engine.sinks import virtual_camera
 from engine.stream import broadcast as broadcast_module
+from engine.stream import director as director_module
 from engine.stream import scene as scene_module
 from engine.stream.broadcast import Broadcast
 from engine.stream.patience import Patience
@@ -387,7 +388,7 @@ def impatient(monkeypatch):
             waits.append("recovered")
             super().recovered(frame)
 
-    monkeypatch.setattr(broadcast_module, "Patience", Impatient)
+    monkeypatch.setattr(director_module, "Patience", Impatient)
     return waits
 
 
