@@ -88,7 +88,7 @@ class SessionSettings(Settings):
 
     portrait: str
     source: Source = SilentSource()
-    generator: GeneratorSettings = GeneratorSettings()
+    generator: GeneratorSettings = msgspec.field(default_factory=GeneratorSettings)
     canvas: CanvasSettings = CanvasSettings()
     fps: int = 25
     camera: CameraSettings | None = None
