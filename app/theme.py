@@ -75,16 +75,17 @@ class Theme(QObject):
         self.changed.emit(self.colours)
 
 
-def icon(name: str, colour: str, size_px: int = 24) -> QIcon:
-    """A symbol of assets/icon/ui in `colour`, sharp up to 300 % scale."""
+def icon(name: str, colour: str, size_px: int = 24, gap_px: int = 0) -> QIcon:
+    """A symbol of assets/icon/ui in `colour`, sharp up to 300 % scale; `gap_px` of nothing on its right keep it off a
+    button's text (styled buttons have no setting for that)."""
     text = Path(asset_path(f"icon/ui/{name}.svg")).read_text(encoding="utf-8").replace("#000", colour)
     renderer = QSvgRenderer(QByteArray(text.encode()))
     result = QIcon()
     for scale in (1, 2, 3):
-        pixmap = QPixmap(size_px * scale, size_px * scale)
+        pixmap = QPixmap((size_px + gap_px) * scale, size_px * scale)
         pixmap.fill(Qt.GlobalColor.transparent)
         painter = QPainter(pixmap)
-        renderer.render(painter, QRectF(pixmap.rect()))
+        renderer.render(painter, QRectF(0, 0, size_px * scale, size_px * scale))
         painter.end()
         pixmap.setDevicePixelRatio(scale)
         result.addPixmap(pixmap)
@@ -123,10 +124,13 @@ QLabel {{ color: {c.text}; background: transparent; }}
 #offAir {{ color: {c.dim}; background: {c.well}; border-radius: 12px; padding: 4px 12px; font-weight: 600; }}
 QPushButton {{ background: {c.raised}; color: {c.text}; border: 1px solid {c.line}; border-radius: 8px;
   padding: 7px 12px; font-weight: 600; }}
+QPushButton:default {{ background: {c.accent}; color: {c.on_accent}; border-color: {c.accent}; }}
+QPushButton:default:hover {{ background: {c.accent_hover}; }}
+QPushButton:default:focus {{ border-color: {c.text}; }}
 QPushButton:hover {{ border-color: {c.accent}; }}
 QPushButton:pressed, QPushButton:checked {{ background: {c.well}; border-color: {c.accent}; }}
 QPushButton:focus {{ border: 2px solid {c.accent}; padding: 6px 11px; }}
-QPushButton:disabled {{ color: {c.dim}; background: {c.card}; }}
+QPushButton:disabled {{ color: {c.dim}; background: {c.card}; border-color: {c.line}; }}
 #primary {{ background: {c.accent}; color: {c.on_accent}; border: none; border-radius: 10px; font-size: 15px;
   font-weight: 700; padding: 13px 24px; min-width: 200px; }}
 #primary:hover {{ background: {c.accent_hover}; }}

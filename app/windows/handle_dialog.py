@@ -40,6 +40,7 @@ class HandleDialog(QDialog):
         self.cancel_button.clicked.connect(self.reject)
         self.save_button.clicked.connect(self._on_save)
         self.reset_button.setAutoDefault(False)
+        self.cancel_button.setAutoDefault(False)
         self.save_button.setDefault(True)
         self.save_button.setEnabled(False)
         buttons = QHBoxLayout()

@@ -15,6 +15,8 @@ from app.widgets.level_meter import LevelMeter
 from app.widgets.portrait_gallery import PortraitGallery
 from app.widgets.preview_view import PreviewView
 
+_SYMBOL_PX, _LARGE_SYMBOL_PX, _GAP_PX = 18, 22, 5
+
 
 class MainWindow(QMainWindow):
     """Lays out the widgets and names them; the controller of the window fills them."""
@@ -80,6 +82,7 @@ class MainWindow(QMainWindow):
         self.start_button = QPushButton("Start virtual camera")
         self.start_button.setObjectName("primary")
         self.start_button.setAccessibleName("Start virtual camera")
+        self.start_button.setIconSize(_icon_size("Start", _LARGE_SYMBOL_PX))
         self.state_label = QLabel("Starting...")
         self.state_label.setObjectName("label")
         self.stats_label = self._dim("")
@@ -87,7 +90,7 @@ class MainWindow(QMainWindow):
 
     def _button(self, text: str, symbol: str, name: str, tip: str) -> QPushButton:
         button = QPushButton(text)
-        button.setIconSize(QSize(18, 18))
+        button.setIconSize(_icon_size(text, _SYMBOL_PX))
         button.setAccessibleName(name)
         button.setToolTip(tip)
         self._icons.append((button, symbol))
@@ -135,7 +138,7 @@ class MainWindow(QMainWindow):
         return column
 
     def _sound(self) -> QFrame:
-        card, column = _card(264)
+        card, column = _card(284)
         column.addWidget(_heading("Microphone"))
         column.addWidget(self.microphone)
         column.addWidget(self.microphone_hint)
@@ -197,12 +200,13 @@ class MainWindow(QMainWindow):
         for widget in (self.banner, self.gallery, self.preview, self.meter):
             widget.set_colours(colours)
         for button, symbol in self._icons:
-            button.setIcon(icon(symbol, colours.text))
+            self._set_icon(button, symbol, colours.text)
         self._paint_start()
 
     def set_available(self, *, is_ready: bool, is_live: bool, is_camera_wanted: bool) -> None:
         """What can be done now: without an engine little, without a session nothing can be kept."""
         self.start_button.setEnabled(is_ready or is_camera_wanted)
+        self._paint_start()
         self.adjust_button.setEnabled(is_ready)
         self.record_button.setEnabled(is_live)
         self.snapshot_button.setEnabled(is_live)
@@ -232,26 +236,34 @@ class MainWindow(QMainWindow):
         """The mute button says what is the case."""
         self.mute_button.setChecked(is_muted)
         self.mute_button.setText("Muted" if is_muted else "Mute")
-        self.mute_button.setIcon(icon("mic-off" if is_muted else "mic", self._colours.text))
+        self._set_icon(self.mute_button, "mic-off" if is_muted else "mic", self._colours.text)
 
     def set_recording(self, is_recording: bool) -> None:
         """The record button says what is the case."""
         self.record_button.setChecked(is_recording)
         self.record_button.setText("Stop" if is_recording else "Record")
-        self.record_button.setIcon(icon("stop" if is_recording else "record", self._colours.text))
+        self._set_icon(self.record_button, "stop" if is_recording else "record", self._colours.text)
 
     def closeEvent(self, event) -> None:
         self.closing.emit()
         super().closeEvent(event)
 
+    def _set_icon(self, button: QPushButton, symbol: str, colour: str, size_px: int = _SYMBOL_PX) -> None:
+        gap_px = _icon_size(button.text(), size_px).width() - size_px
+        button.setIcon(icon(symbol, colour, size_px, gap_px))
+
     def _paint_start(self) -> None:
         is_live = bool(self.start_button.property("isLive"))
         dark_on_red = "#1a0508" if self._colours.is_dark else "#ffffff"
-        self.start_button.setIcon(
-            icon("camera-off" if is_live else "camera", dark_on_red if is_live else self._colours.on_accent)
-        )
+        colour = dark_on_red if is_live else self._colours.on_accent
+        colour = colour if self.start_button.isEnabled() else self._colours.dim
+        self._set_icon(self.start_button, "camera-off" if is_live else "camera", colour, _LARGE_SYMBOL_PX)
         self.start_button.style().unpolish(self.start_button)
         self.start_button.style().polish(self.start_button)
+
+
+def _icon_size(text: str, size_px: int) -> QSize:
+    return QSize(size_px + (_GAP_PX if text else 0), size_px)
 
 
 def _card(width_px: int) -> tuple[QFrame, QVBoxLayout]:

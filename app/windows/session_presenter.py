@@ -15,12 +15,15 @@ from engine.protocol import messages as m
 
 _STATES = {
     m.SessionState.IDLE: "Stopped", m.SessionState.PREPARING: "Preparing the portrait...",
-    m.SessionState.LIVE: "Live", m.SessionState.HOLDING: "Catching up...",
+    m.SessionState.LIVE: "Preview: nobody sees it yet", m.SessionState.HOLDING: "Catching up...",
     m.SessionState.FALLBACK: "Using the simple picture", m.SessionState.STOPPING: "Stopping...",
 }  # fmt: skip
 _IDLE_TEXT = "No picture yet."
 _SILENT = "window.silent"
-_CONNECT = "Connect one and press F5, or choose another."
+_UNSENT = "Choose where your voice goes if the call should hear it in step with the picture."
+_REMEDIES = {
+    "microphone.none": "Connect one and press F5.", "microphone.missing": "Connect it and press F5, or choose another.",
+}  # fmt: skip
 
 
 class SessionPresenter(QObject):
@@ -123,7 +126,8 @@ class SessionPresenter(QObject):
         w.stats_label.setText(
             f"{event.fps:.1f} fps   {event.delay_ms:.0f} ms behind you{sync}   {event.dropped} dropped"
         )
-        w.voice_label.setText(f"{event.delay_ms:.0f} ms behind you, in step with the picture.")
+        is_sent = self._broadcast.settings.has_voice_out
+        w.voice_label.setText(f"{event.delay_ms:.0f} ms behind you, in step with the picture." if is_sent else _UNSENT)
 
     def _on_lost(self, reason: m.Reason, _pause_ms: int) -> None:
         self._window.set_on_air(False)
@@ -157,18 +161,21 @@ class SessionPresenter(QObject):
         picker says so, and only who goes on air like this is warned (`warn_of_silence`)."""
         problem = self._broadcast.microphone_problem
         is_absent = problem is not None and problem.code in ABSENT
-        self._window.set_microphone_hint(f"{problem.message} {_CONNECT}" if is_absent else "")
+        self._window.set_microphone_hint(f"{problem.message} {_REMEDIES[problem.code]}" if is_absent else "")
         if problem is None:
             self._window.banner.dismiss_if(_SILENT)
             self._window.banner.dismiss_if(LOST)
+        elif is_absent and self._broadcast.is_camera_wanted:
+            self.warn_of_silence()
 
     def warn_of_silence(self) -> None:
         """The picture goes on air, and nobody will be heard to make it speak."""
         problem = self._broadcast.microphone_problem
         if problem is not None:
             self._window.banner.tell(
-                "warn", f"The portrait will not speak. {problem.message}", _CONNECT, code=_SILENT,
-                action="Choose microphone", on_action=self._choose_microphone,
+                "warn", f"The portrait will not speak. {problem.message}",
+                _REMEDIES.get(problem.code, problem.hint), code=_SILENT, action="Choose microphone",
+                on_action=self._choose_microphone,
             )  # fmt: skip
 
     def _choose_microphone(self) -> None:

@@ -33,6 +33,13 @@ def test_going_on_air_warns_and_leads_to_the_picker(qtbot, window):
     window.microphone.hidePopup()
 
 
+def test_who_was_quicker_than_the_microphone_is_warned_too(qtbot, make_window):
+    application = make_window("no_microphone", settings="has_microphone = true\n")
+    application.broadcast.set_camera(True)
+    qtbot.waitUntil(lambda: application.window.banner.isVisible(), timeout=10_000)
+    assert application.window.banner.message.text().startswith("The portrait will not speak.")
+
+
 def test_a_microphone_that_is_connected_is_taken_and_the_words_go(qtbot, window, commands):
     qtbot.mouseClick(window.start_button, Qt.MouseButton.LeftButton)
     window.application.client.send(m.SetPortrait, portrait="cue:plugged")

@@ -7,6 +7,11 @@ from PySide6.QtCore import Qt
 
 from engine.protocol import messages as m
 
+LIVE = "Preview: nobody sees it yet"
+WITHOUT_ENGINE = ["mute", "settings", "add"]
+WITHOUT_SESSION = ["start", "adjust", "mute", "settings", "add"]
+ALL = ["start", "record", "snapshot", "adjust", "mute", "settings", "add"]
+
 
 @pytest.fixture
 def live(qtbot, make_window):
@@ -32,11 +37,6 @@ def _able(window) -> list[str]:
     return [name for name in buttons if getattr(window, f"{name}_button").isEnabled()]
 
 
-WITHOUT_ENGINE = ["mute", "settings", "add"]
-WITHOUT_SESSION = ["start", "adjust", "mute", "settings", "add"]
-ALL = ["start", "record", "snapshot", "adjust", "mute", "settings", "add"]
-
-
 def test_before_the_engine_answers(make_window):
     window = make_window("silent").window
     assert (window.state_label.text(), window.start_button.text()) == ("Starting...", "Start virtual camera")
@@ -46,7 +46,7 @@ def test_before_the_engine_answers(make_window):
 @pytest.mark.parametrize(
     ("cue", "text"),
     [
-        ("live", "Live"), ("holding", "Catching up..."), ("fallback", "Using the simple picture"),
+        ("live", LIVE), ("holding", "Catching up..."), ("fallback", "Using the simple picture"),
         ("stopping", "Stopping..."),
     ],
 )  # fmt: skip
@@ -67,7 +67,7 @@ def test_on_air_and_off_again_in_words(qtbot, live):
     assert window.preview.accessibleDescription() == "On air"
     _click(qtbot, window.start_button)
     qtbot.waitUntil(lambda: window.air_label.text() == "Off air")
-    assert window.start_button.text() == "Start virtual camera" and window.state_label.text() == "Live"
+    assert window.start_button.text() == "Start virtual camera" and window.state_label.text() == LIVE
 
 
 def test_recording_and_muting_in_words(qtbot, live):
