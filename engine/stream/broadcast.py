@@ -370,6 +370,7 @@ class Broadcast:
             self._emit(self.stats())
             self._drop_failed_boxes()
             self._follow_source(graph)
+            self._follow_voice(graph)
             if self._state is not SessionState.FALLBACK:
                 is_late = graph.pacer.held_in_a_row > self._settings.fps // 2
                 if is_late and self._state is SessionState.LIVE:
@@ -412,6 +413,18 @@ class Broadcast:
             self.set_source(SilentSource())
         elif graph.is_shown(graph.listener.heard_until):
             self._ended.set()
+
+    def _follow_voice(self, graph: Graph) -> None:
+        """An output that is gone plays nothing any more; the picture goes on without it."""
+        with self._audio_lock:
+            voice = self._voice
+            if voice is None or not voice.has_failed:
+                return
+            self._voice = graph.listener.voice = None
+        voice.stop()
+        message = f'The sound output "{voice.label}" is gone, so your voice is not played.'
+        hint = "Connect it again and choose it, or choose another one."
+        self._emit(Noticed(reason=Reason(code="voice_out.lost", message=message, hint=hint), is_error=True))
 
     def _present(self, frame: PresentedFrame) -> None:
         for box in self._boxes.values():

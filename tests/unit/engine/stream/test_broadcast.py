@@ -11,6 +11,8 @@ import pytest
 import soundfile
 from PIL import Image
 
+from engine.audio import voice_out
+from engine.audio.voice_out import DelayLine
 from engine.errors import AudioFileError, CameraError, Cancelled, GeneratorError, OutputError, PortraitError, UsageError
 from engine.protocol.messages import (
     CameraChanged,
@@ -22,7 +24,15 @@ from engine.protocol.messages import (
     Stats,
 )
 from engine.protocol.shared_memory import FrameReader
-from engine.settings import CameraSettings, CanvasSettings, FileSource, MicrophoneSource, SessionSettings, SilentSource
+from engine.settings import (
+    CameraSettings,
+    CanvasSettings,
+    FileSource,
+    MicrophoneSource,
+    SessionSettings,
+    SilentSource,
+    VoiceOutSettings,
+)
 from engine.sinks import virtual_camera
 from engine.stream import broadcast as broadcast_module
 from engine.stream import director as director_module
@@ -257,6 +267,32 @@ def test_microphone_that_is_gone_is_told_once_and_the_portrait_rests(session, pl
     live.until_presented(10)
     assert microphone.stopped == 1 and not live.broadcast.has_ended.is_set()
     assert live.codes() == ["microphone.lost"] and live.broadcast.state is SessionState.LIVE
+
+
+def test_voice_out_that_is_gone_is_told_once_and_the_picture_goes_on(session, monkeypatch):
+    class Voice:
+        label, has_failed, stopped = "Speakers", False, 0
+
+        def __init__(self, name, host_api):
+            self.asked, self.line = (name, host_api), DelayLine(48_000)
+
+        def start(self):
+            pass
+
+        def stop(self):
+            self.stopped += 1
+
+    monkeypatch.setattr(voice_out, "VoiceOut", Voice)
+    live = session(voice_out=VoiceOutSettings(name="Speakers", host_api="ALSA"))
+    live.broadcast.start()
+    voice = live.broadcast._voice
+    assert voice.asked == ("Speakers", "ALSA")
+    live.until(lambda: live.broadcast.stats().voice_queue_ms > 0)
+    voice.has_failed = True
+    live.until(lambda: live.codes() == ["voice_out.lost"])
+    live.until_presented(10)
+    assert live.codes() == ["voice_out.lost"] and voice.stopped == 1
+    assert live.broadcast.stats().voice_queue_ms == 0 and live.broadcast.state is SessionState.LIVE
 
 
 def test_muted_from_the_start_and_while_live(session, plain_source, monkeypatch):
