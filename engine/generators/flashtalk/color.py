@@ -63,6 +63,7 @@ def srgb_to_lab(rgb: Tensor) -> Tensor:
     """Lab of `rgb` [B, 3, ...] in [0, 1]: L in 0 to 100, a and b about -128 to 127."""
     linear = torch.where(rgb > SRGB_KNEE, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
     rows = zip(_matrix_product(SRGB_TO_XYZ, linear), WHITE_XYZ, strict=True)
+    # Channels last up to the cube root: vectorised powers round by position, which plain grey frames show (see below).
     xyz = torch.stack([row / white for row, white in rows], dim=-1).clamp(XYZ_FLOOR, 1.0)
     fx, fy, fz = torch.where(xyz > EPSILON, xyz ** (1 / 3), (KAPPA * xyz + 16) / 116).unbind(-1)
     return torch.stack((116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)), dim=1)

@@ -120,13 +120,27 @@ class CausalConv3d(nn.Conv3d):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3)
 
-    def forward(self, x: Tensor, history: History, tiles: SpatialTiles | None = None) -> Tensor:
+    def forward(  # type: ignore[override]
+        self, x: Tensor, history: History, tiles: SpatialTiles | None = None
+    ) -> Tensor:
         """New frames [1, in, n, H, W] -> [1, out, n, H, W]."""
         x, missing_rows = rows_around(x, tiles)
         joined, weight = history.join(self, x), self.weight
         if history.at_start and x.shape[2] == 1:  # the two frames before are zeros: a third of the work is left
             joined, weight = x, weight[:, :, -1:]
         return F.conv3d(joined, weight, self.bias, padding=(0, missing_rows, 1))
+
+
+class FrameConv2d(nn.Conv2d):
+    """3 x 3 on each frame."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3)
+
+    def forward(self, x: Tensor, tiles: SpatialTiles | None = None) -> Tensor:  # type: ignore[override]
+        """[1, in, n, H, W] -> [1, out, n, H, W]."""
+        x, missing_rows = rows_around(x, tiles)
+        return as_video(F.conv2d(as_frames(x), self.weight, self.bias, padding=(missing_rows, 1)))
 
 
 class ResidualBlock(nn.Module):
@@ -178,14 +192,16 @@ class Downsample(nn.Module):
     def __init__(self, channels: int, *, in_time: bool) -> None:
         super().__init__()
         self.resample = nn.ModuleDict({"1": nn.Conv2d(channels, channels, 3, stride=2)})
-        self.time_conv = nn.Conv3d(channels, channels, (3, 1, 1), stride=(2, 1, 1)) if in_time else None
+        self._in_time = in_time
+        if in_time:
+            self.time_conv = nn.Conv3d(channels, channels, (3, 1, 1), stride=(2, 1, 1))
 
     def forward(self, x: Tensor, history: History, tiles: SpatialTiles | None = None) -> Tensor:
         """[1, C, n, H, W] -> [1, C, m, H/2, W/2]."""
         x, missing_rows = rows_around(x, tiles, top=0)
         frames = F.pad(as_frames(x), (0, 1, 0, missing_rows))
         x = as_video(self.resample["1"](frames))
-        return x if self.time_conv is None else self._halve_frames(x, history)
+        return self._halve_frames(x, history) if self._in_time else x
 
     def _halve_frames(self, x: Tensor, history: History) -> Tensor:
         """Windows (0, 1, 2), (2, 3, 4), ...: each begins with the frame that ended the one before."""
@@ -200,17 +216,17 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int, *, in_time: bool) -> None:
         super().__init__()
-        self.resample = nn.ModuleDict({"1": nn.Conv2d(channels, channels // 2, 3, padding=1)})
-        self.time_conv = nn.Conv3d(channels, 2 * channels, (3, 1, 1)) if in_time else None
+        self.resample = nn.ModuleDict({"1": FrameConv2d(channels, channels // 2)})
+        self._in_time = in_time
+        if in_time:
+            self.time_conv = nn.Conv3d(channels, 2 * channels, (3, 1, 1))
 
     def forward(self, x: Tensor, history: History, tiles: SpatialTiles | None = None) -> Tensor:
         """[1, C, n, H, W] -> [1, C/2, m, 2H, 2W]."""
-        if self.time_conv is not None:
+        if self._in_time:
             x = self._double_frames(x, history)
         x = as_video(F.interpolate(as_frames(x), scale_factor=2, mode="nearest"))
-        x, missing_rows = rows_around(x, tiles)
-        conv = self.resample["1"]
-        return as_video(F.conv2d(as_frames(x), conv.weight, conv.bias, padding=(missing_rows, 1)))
+        return self.resample["1"](x, tiles)
 
     def _double_frames(self, x: Tensor, history: History) -> Tensor:
         """The first frame stands alone, and is not even history: before the second lie zeros."""
