@@ -54,8 +54,7 @@ class Hub:
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.has_ranges = True
         self.lists_sizes = True
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
         self.address = f"http://127.0.0.1:{self._server.server_port}"
@@ -91,6 +90,13 @@ def _description(path: str, content: bytes, *, with_size: bool) -> dict:
     else:
         entry = {"rfilename": path}
     return entry
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_request) -> None:
+        """Clients that go away are what is tested here."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

@@ -14,13 +14,15 @@ from pathlib import Path
 import pytest
 
 from engine.errors import Cancelled, ModelFilesError, UsageError
-from engine.model_store.catalog import CATALOGUE
+from engine.model_store.catalog import CATALOGUE, KnownFile
 from engine.model_store.store import ModelStore
 
 FLASHTALK = "flashtalk-14b"
 REPOSITORY = "Soul-AILab/SoulX-FlashTalk-14B"
 SHARD = "diffusion_pytorch_model-00001-of-00002.safetensors"
 COMMIT = "a1" * 20
+PIECE_BYTES = 1 << 16
+"""As much of what arrived may be lost with a connection, in libraries that hand out full pieces only."""
 
 
 class Steps:
@@ -137,11 +139,13 @@ def test_another_revision_replaces_the_pin_and_leaves_the_old_one_until_told(hub
 def test_a_connection_cut_at_40_percent_is_resumed_at_once(hub, store, fault):
     hub.faults.append(fault(path=f"/storage/{REPOSITORY}/{SHARD}", cut_after=80_000))
     assert store.download(FLASHTALK, Steps()).status == "complete"
-    assert hub.served_of(SHARD) == 200_000, "80 kB, then only the rest"
     ranges = [
         headers.get("range") for _, path, headers in hub.requests if path.startswith("/storage") and SHARD in path
     ]
-    assert ranges == [None, "bytes=80000-"]
+    first, second = ranges
+    start = int(second.removeprefix("bytes=").removesuffix("-"))
+    assert first is None and 80_000 - PIECE_BYTES <= start <= 80_000
+    assert hub.served_of(SHARD) == 80_000 + (200_000 - start), "80 kB, then only the rest"
 
 
 def test_a_connection_that_stays_cut_is_resumed_by_the_next_download(hub, store, fault):
@@ -152,12 +156,12 @@ def test_a_connection_that_stays_cut_is_resumed_by_the_next_download(hub, store,
     error = _failure(store)
     assert error.code == "models.connection" and SHARD in error.message and "503" in error.message
     state = store.state(FLASHTALK)
-    assert state.status == "partial" and state.path is None and state.disk_bytes > 80_000
+    assert state.status == "partial" and state.path is None and state.disk_bytes > 10_000
     with pytest.raises(ModelFilesError, match="in part"):
         store.path(FLASHTALK)
     steps = Steps()
     assert store.download(FLASHTALK, steps).status == "complete"
-    assert hub.served_of(SHARD) == 200_000
+    assert 200_000 <= hub.served_of(SHARD) <= 200_000 + PIECE_BYTES < 280_000
     assert not list(store.folder.rglob("*.part"))
 
 
@@ -183,11 +187,12 @@ def test_wrong_bytes_in_a_small_file_are_found_by_its_git_hash(hub, store, fault
     assert error.code == "models.wrong_bytes" and error.message.startswith(name)
 
 
-def test_a_file_longer_than_announced_is_not_taken(hub, store, fault):
-    hub.faults.append(fault(path=f"/storage/{REPOSITORY}/{SHARD}", extra_bytes=100_000))
-    assert _failure(store).code == "models.wrong_bytes"
-    biggest = max(path.stat().st_size for path in store.folder.rglob("*") if path.is_file())
-    assert biggest <= 200_000
+def test_a_file_longer_than_announced_does_not_fill_the_disk(hub, store, fault):
+    hub.faults.append(fault(path=f"/storage/{REPOSITORY}/{SHARD}", extra_bytes=40_000_000))
+    error = _failure(store)
+    assert error.code == "models.wrong_bytes" and "longer" in error.message
+    assert hub.served_of(SHARD) < 30_000_000, "the connection was given up; what the system buffers is not ours"
+    assert store.state(FLASHTALK).disk_bytes < 20_000
 
 
 def test_a_repository_that_is_not_there(hub, store):
@@ -391,10 +396,41 @@ def test_names_that_differ_only_in_case_are_refused(hub, store):
     assert _failure(store).code == "models.unsafe_path"
 
 
-def test_a_mirror_cannot_offer_other_files_than_the_publisher(hub, tmp_path):
-    store = ModelStore(tmp_path / "models", endpoint=hub.address, reserve_bytes=0)
-    error = _failure(store, "chinese-wav2vec2-base")
+@pytest.mark.parametrize("size_differs", [True, False])
+def test_a_mirror_cannot_offer_other_files_than_the_publisher(hub, tmp_path, size_differs):
+    name = "chinese-wav2vec2-base"
+    content = hub.repositories["TencentGameMate/chinese-wav2vec2-base"].files["pytorch_model.bin"]
+    published = KnownFile(size_bytes=len(content) + size_differs, sha256="ab" * 32)
+    catalogue = {name: dataclasses.replace(CATALOGUE[name], known={"pytorch_model.bin": published})}
+    store = ModelStore(tmp_path / "models", endpoint=hub.address, catalogue=catalogue, reserve_bytes=0)
+    error = _failure(store, name)
     assert error.code == "models.unexpected_file" and hub.served_of(".bin") == 0
+
+
+def test_what_the_catalogue_is_certain_of_is_not_left_to_the_mirror(hub, tmp_path):
+    """The mirror's own listing agrees with what it serves; the publisher's hash does not."""
+    name = "chinese-wav2vec2-base"
+    content = hub.repositories["TencentGameMate/chinese-wav2vec2-base"].files["preprocessor_config.json"]
+    published = KnownFile(size_bytes=len(content), sha256="ab" * 32)
+    catalogue = {name: dataclasses.replace(CATALOGUE[name], known={"preprocessor_config.json": published})}
+    store = ModelStore(tmp_path / "models", endpoint=hub.address, catalogue=catalogue, reserve_bytes=0)
+    error = _failure(store, name)
+    assert error.code == "models.wrong_bytes" and "preprocessor_config.json" in error.message
+
+
+def test_the_catalogue_knows_the_small_file_whose_content_the_format_fixes():
+    """Written out as transformers writes it, it has the size and hash that the catalogue expects of it."""
+    settings = {
+        "do_normalize": False,
+        "feature_size": 1,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "return_attention_mask": False,
+        "sampling_rate": 16_000,
+    }
+    content = json.dumps(settings, indent=2).encode() + b"\n"
+    known = CATALOGUE["chinese-wav2vec2-base"].known["preprocessor_config.json"]
+    assert (len(content), hashlib.sha256(content).hexdigest()) == (known.size_bytes, known.sha256)
 
 
 def test_a_mirror_that_lists_no_sizes_is_asked_for_its_tree(hub, store):
@@ -402,9 +438,11 @@ def test_a_mirror_that_lists_no_sizes_is_asked_for_its_tree(hub, store):
     assert store.download(FLASHTALK, Steps()).status == "complete"
 
 
-def test_a_token_goes_to_a_mirror_only_from_the_environment_and_never_to_its_storage(hub, store, monkeypatch):
+def test_a_token_goes_to_a_mirror_only_from_the_environment_and_never_to_its_storage(hub, store, monkeypatch, tmp_path):
+    (tmp_path / "token").write_text("hf_stored")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
     store.download("chinese-wav2vec2-base", Steps())
-    assert not any("authorization" in headers for _, _, headers in hub.requests)
+    assert not any("authorization" in headers for _, _, headers in hub.requests), "a stored one is for the usual hub"
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     hub.requests.clear()
     store.download(FLASHTALK, Steps())
