@@ -73,6 +73,11 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--voice-out", metavar="NAME", help="play the voice, delayed to match, on this output")
     parser.add_argument("--record", metavar="FILE.mp4", help="record picture and sound")
     parser.add_argument("--force", action="store_true", help="replace the recording if it exists")
+    parser.add_argument(
+        "--no-standby",
+        action="store_true",
+        help="load a slow generator before going live, instead of showing the puppet until it is ready",
+    )
     parser.add_argument("--seconds", type=float, metavar="N", help="end after N seconds")
     parser.add_argument("--stats", metavar="FILE.json", help="write the session's figures there at the end")
     parser.add_argument("--json", action="store_true", help="print every event as a line of JSON")
@@ -128,6 +133,7 @@ def _settings(arguments: argparse.Namespace) -> SessionSettings:
         voice_out=voice_out,
         recording=arguments.record or "",
         may_replace_recording=arguments.force,
+        has_standby=not arguments.no_standby,
     )
 
 

@@ -26,6 +26,7 @@ def add_picture_options(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="an option of the generator; may be repeated",
     )
+    _add_flashtalk_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="another seed blinks and sways at other times")
     sizes = ", ".join(f"{w}x{h}" for w, h in CANVAS_SIZES)
     parser.add_argument("--canvas", default="1280x720", metavar="WxH", help=f"what others see: {sizes}")
@@ -38,6 +39,27 @@ def add_picture_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--colour", default="#20242c", metavar="#RRGGBB", help="colour of the solid fill")
     parser.add_argument("--mirror", action="store_true", help="mirror what others see")
     parser.add_argument("--fps", type=int, default=25, choices=FRAME_RATES, help="frames a second")
+
+
+def _add_flashtalk_options(parser: argparse.ArgumentParser) -> None:
+    """Each is short for `--set KEY=VALUE`; a generator that does not have it says so."""
+    group = parser.add_argument_group("flashtalk (the photographic generator)")
+    group.add_argument(
+        "--checkpoint", metavar="DIR", help="folder of SoulX-FlashTalk-14B (default: the downloaded one)"
+    )
+    group.add_argument(
+        "--speech-encoder", metavar="DIR", help="folder of chinese-wav2vec2-base (default: beside or in the checkpoint)"
+    )
+    group.add_argument("--size", metavar="HxW", help="picture size in px, height x width (default: 768x448)")
+    group.add_argument(
+        "--steps", type=int, metavar="N", help="denoising steps, 4, 3 or 2; fewer are faster (default: 4)"
+    )
+    group.add_argument("--prompt", metavar="TEXT", help="what the picture shows, in words")
+    group.add_argument("--device", metavar="D", help="cuda, cuda:1, cpu (default: a GPU if there is one)")
+    group.add_argument("--attention", metavar="NAME", help="attention kernel (default: the fastest that works)")
+
+
+_FLASHTALK_OPTIONS = ("checkpoint", "speech_encoder", "size", "steps", "prompt", "device", "attention")
 
 
 def canvas_settings(arguments: argparse.Namespace) -> CanvasSettings:
@@ -55,7 +77,9 @@ def canvas_settings(arguments: argparse.Namespace) -> CanvasSettings:
 
 def generator_settings(arguments: argparse.Namespace) -> GeneratorSettings:
     """Raises `UsageError` for an option that is not KEY=VALUE."""
-    return GeneratorSettings(name=arguments.generator, seed=arguments.seed, options=_options(arguments.set))
+    given = {name: getattr(arguments, name) for name in _FLASHTALK_OPTIONS}
+    options = {name: value for name, value in given.items() if value is not None} | _options(arguments.set)
+    return GeneratorSettings(name=arguments.generator, seed=arguments.seed, options=options)
 
 
 def _options(pairs: list[str]) -> dict[str, Any]:

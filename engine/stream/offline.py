@@ -12,7 +12,7 @@ import soxr
 from engine.audio.audio_file import AudioFile, to_mono
 from engine.canvas import CanvasComposer
 from engine.errors import Cancelled
-from engine.generators.base import Progress
+from engine.generators.base import GeneratorSpec, Progress
 from engine.generators.factory import create_generator
 from engine.media import (
     SAMPLE_RATE_HZ,
@@ -58,12 +58,14 @@ def render_clip(
     try:
         notices = [*portrait.notices, *maker.prepare(portrait, composer.room_for((width, height)), progress)]
         recorder.open(CanvasFormat(width=canvas.width, height=canvas.height, fps=fps))
-        writer = _CanvasWriter(maker.spec.width, maker.spec.height, composer, recorder)
+        heard = _Heard(audio, recorder)
+        writer = _CanvasWriter(maker.spec, composer, recorder, heard)
         total = round(audio.duration_s * fps) if audio.duration_s else 0
         is_complete = True
         try:
-            for chunk in chunks_of(_heard(audio, recorder), maker.spec.chunk):
+            for chunk in chunks_of(iter(heard), maker.spec.chunk):
                 maker.generate(chunk, writer)
+                notices += maker.take_notices()
                 progress.update("frames", writer.frames, max(total, writer.frames), "frames")
         except (Cancelled, KeyboardInterrupt):
             is_complete = False
@@ -103,30 +105,46 @@ def chunks_of(sound: Iterator[np.ndarray], spec: ChunkSpec) -> Iterator[AudioChu
         frame += spec.frames
 
 
-def _heard(audio: AudioFile, recorder: Recorder) -> Iterator[np.ndarray]:
-    """The file as the generator hears it; the original goes to the recorder on the way."""
-    position = 0
-    resampler = soxr.ResampleStream(audio.rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
-    for block in audio.blocks():
-        recorder.write_audio(block, position, audio.rate_hz)
-        position += len(block)
-        yield resampler.resample_chunk(to_mono(block))
-    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+class _Heard:
+    """The file as the generator hears it, 16 kHz mono; the original goes to the recorder on the way. `total` is its
+    length in samples, once it has ended."""
+
+    def __init__(self, audio: AudioFile, recorder: Recorder) -> None:
+        self._audio, self._recorder = audio, recorder
+        self.total: int | None = None
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        position = heard = 0
+        resampler = soxr.ResampleStream(self._audio.rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
+        for block in self._audio.blocks():
+            self._recorder.write_audio(block, position, self._audio.rate_hz)
+            position += len(block)
+            mono = resampler.resample_chunk(to_mono(block))
+            heard += len(mono)
+            yield mono
+        rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        self.total = heard + len(rest)
+        yield rest
 
 
 class _CanvasWriter:
-    """A `FrameWriter` that puts each frame on the canvas and into the file."""
+    """A `FrameWriter` that puts each frame on the canvas and into the file, up to the end of the sound: a chunk may
+    reach beyond it."""
 
-    def __init__(self, width: int, height: int, composer: CanvasComposer, recorder: Recorder) -> None:
+    def __init__(self, spec: GeneratorSpec, composer: CanvasComposer, recorder: Recorder, heard: _Heard) -> None:
         self.frames = 0
-        self._image = np.empty((height, width, 3), np.uint8)
+        self._image = np.empty((spec.height, spec.width, 3), np.uint8)
+        self._fps = spec.chunk.fps
         self._composer = composer
         self._recorder = recorder
+        self._heard = heard
 
     def next_image(self) -> np.ndarray:
         return self._image
 
     def commit(self, frame: int) -> None:
+        if self._heard.total is not None and first_sample_of(frame, self._fps) >= self._heard.total:
+            return
         canvas = self._composer.compose(self._image)
         self._recorder.send(PresentedFrame(image=canvas, tick=frame, frame=frame, due_s=0.0))
         self.frames = frame + 1
