@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from engine.generators.puppet.music import MusicDetector
 from engine.generators.puppet.voice_features import HopFeatures
 
 _FLOOR_LOWEST_DB = -88.0
 _PEAK_START_DB, _PEAK_LOWEST_DB = -38.0, -66.0
 _PEAK_ABOVE_FLOOR_DB = 18.0
-_RANGE_DB = 32.0
+_RANGE_DB, _LEAST_SPAN_DB = 32.0, 6.0
 _CALIBRATION_HOPS = 100
 _BLOCK_HOPS, _BLOCKS = 10, 40
 
@@ -86,6 +87,7 @@ class VoiceGate:
     def __init__(self) -> None:
         self._floor = NoiseFloor()
         self._evidence = SpeechEvidence()
+        self._music = MusicDetector()
         self._peak_db = _PEAK_START_DB
         self._held_harmonicity = 0.0
         self._hangover_hops = 0
@@ -99,7 +101,10 @@ class VoiceGate:
         voicing = _clip((self._held_harmonicity - 0.20) / 0.14)
         self._follow_peak(level_db, floor_db, harmonicity)
         edge_db = max(floor_db + 0.30 * (self._peak_db - floor_db), self._peak_db - _RANGE_DB)
-        loudness = _clip((level_db - edge_db) / (self._peak_db - 2.0 - edge_db), 1.15) * voicing
+        music = self._music.update(hop, harmonicity > 0.3 and level_db > floor_db + 8.0)
+        edge_db += music * max(0.0, self._music.edge_db() - edge_db)
+        span_db = max(self._peak_db - 2.0 - edge_db, _LEAST_SPAN_DB)
+        loudness = _clip((level_db - edge_db) / span_db, 1.15) * voicing
         self._hangover_hops = 15 if loudness > 0.25 else max(0, self._hangover_hops - 1)
         return GateState(loudness, self._peak_db, floor_db, voicing, self._hangover_hops > 0)
 

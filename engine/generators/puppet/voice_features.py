@@ -6,7 +6,7 @@ scale square wave, so a full-scale sine is at -3 dB.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,6 +24,7 @@ _BIN_HZ = SAMPLE_RATE_HZ / _FFT_SAMPLES
 _LAG_MIN, _LAG_MAX = 36, 230
 """Periods searched for a voice: 70 to 440 Hz."""
 _TINY = 1e-12
+_FINE_BINS, _FINE_AROUND = slice(13, 193), 4
 
 BANDS_HZ = ((80.0, 350.0), (350.0, 1000.0), (1000.0, 1800.0), (1800.0, 3400.0), (3400.0, 7600.0))
 
@@ -32,7 +33,9 @@ BANDS_HZ = ((80.0, 350.0), (350.0, 1000.0), (1000.0, 1800.0), (1800.0, 3400.0), 
 class HopFeatures:
     """One hop. `level_db` is the voice band's, `bands_db` those of `BANDS_HZ`, `harmonicity` 0..1.
 
-    `brief_db` are the first four bands in the middle 20 ms of the window, in which short closures are deeper.
+    `brief_db` are the first four bands in the middle 20 ms of the window, in which short closures are deeper. `fine` is
+    the fine structure of the spectrum between 200 and 3000 Hz as a vector of length 1 (float64): which partials sound,
+    not how loudly.
     """
 
     level_db: float
@@ -41,6 +44,7 @@ class HopFeatures:
     harmonicity: float
     f1_hz: float
     f2_hz: float
+    fine: np.ndarray = field(compare=False, repr=False)
 
 
 class FeatureExtractor:
@@ -69,11 +73,10 @@ class FeatureExtractor:
         harmonicity = self._harmonicity(power)
         f1_hz, f2_hz = np.empty(hops), np.empty(hops)
         self._formants.estimate(power, f1_hz, f2_hz)
+        numbers = [values.tolist() for values in (levels_db, brief_db, harmonicity, f1_hz, f2_hz)]
         return [
-            HopFeatures(level[0], tuple(level[1:]), tuple(brief), h, f1, f2)
-            for level, brief, h, f1, f2 in zip(
-                levels_db.tolist(), brief_db.tolist(), harmonicity.tolist(), f1_hz.tolist(), f2_hz.tolist(), strict=True
-            )
+            HopFeatures(level[0], tuple(level[1:]), tuple(brief), h, f1, f2, fine)
+            for level, brief, h, f1, f2, fine in zip(*numbers, _fine_structure(power), strict=True)
         ]
 
     def _harmonicity(self, power: np.ndarray) -> np.ndarray:
@@ -92,6 +95,15 @@ class FeatureExtractor:
         """Undoes the fall of the correlation with the lag that the window causes, softened like the spectrum."""
         correlation = np.fft.irfft(np.abs(np.fft.rfft(self._window, _FFT_SAMPLES)) ** 2)
         return np.sqrt(correlation[0] / correlation[_LAG_MIN : _LAG_MAX + 1])
+
+
+def _fine_structure(power: np.ndarray) -> np.ndarray:
+    """(n, bins) rows of length 1: the level of each bin over the mean of those around it."""
+    levels = np.log(power[:, _FINE_BINS] + _TINY)
+    sums = np.cumsum(np.pad(levels, ((0, 0), (_FINE_AROUND + 1, _FINE_AROUND)), mode="edge"), axis=1)
+    width = 2 * _FINE_AROUND + 1
+    fine = levels - (sums[:, width:] - sums[:, :-width]) / width
+    return fine / (np.linalg.norm(fine, axis=1, keepdims=True) + _TINY)
 
 
 def _band_weights(frequency: np.ndarray) -> np.ndarray:
