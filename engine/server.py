@@ -10,6 +10,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import BinaryIO
 
@@ -58,20 +59,30 @@ _OUR_OWN = -1
 _QUICK = (Ping, SetMuted, Shutdown)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Ended:
+    """A session has come to its end by itself; another one may be running when that is dealt with."""
+
+    broadcast: Broadcast
+    id: int = _OUR_OWN
+
+
 class Server:
     """Reads commands until the end of input, executes them in order on a thread of their own (muting and shutting
     down at once), and answers each with exactly one reply. `serve` returns the process's exit status."""
 
-    def __init__(self, commands: BinaryIO, events: BinaryIO) -> None:
+    def __init__(self, commands: BinaryIO, events: BinaryIO, *, exit_now: Callable[[int], object] = os._exit) -> None:
+        self._exit_now = exit_now
         self._input = commands
         self._output = events
         self._write_lock = threading.Lock()
         self._broadcast: Broadcast | None = None
-        self._work: queue.Queue[AnyCommand | None] = queue.Queue()
+        self._work: queue.Queue[AnyCommand | _Ended | None] = queue.Queue()
         self._is_leaving = threading.Event()
         self._handlers: dict[type, Callable] = {
             Start: self._start,
             Stop: lambda c: self._stop(),
+            _Ended: lambda c: self._stop() if self._broadcast is c.broadcast else None,
             SetPortrait: lambda c: self._live().set_portrait(c.portrait),
             SetSource: lambda c: self._live().set_source(c.source),
             SetCamera: lambda c: self._live().set_camera(c.camera),
@@ -143,7 +154,7 @@ class Server:
             self._execute(command)
         self._stop()
 
-    def _execute(self, command: AnyCommand) -> None:
+    def _execute(self, command: AnyCommand | _Ended) -> None:
         error = None
         try:
             self._handlers[type(command)](command)
@@ -175,8 +186,7 @@ class Server:
     def _stop_at_end(self, broadcast: Broadcast) -> None:
         """A file that has been spoken ends its session."""
         broadcast.has_ended.wait()
-        if self._broadcast is broadcast:
-            self._work.put(Stop(id=_OUR_OWN))
+        self._work.put(_Ended(broadcast=broadcast))
 
     def _stop(self) -> None:
         broadcast, self._broadcast = self._broadcast, None
@@ -216,7 +226,7 @@ class Server:
         self._is_leaving.wait()
         threading.Event().wait(_LEAVE_WITHIN_S)
         logger.error("giving everything back took longer than %g s: leaving without", _LEAVE_WITHIN_S)
-        os._exit(1)
+        self._exit_now(1)
 
 
 def list_devices() -> DevicesListed:
