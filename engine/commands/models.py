@@ -162,15 +162,18 @@ def _verify(arguments: argparse.Namespace) -> int:
         found = store.verify(arguments.name, line)
     finally:
         line.end()
+    is_own = store.state(arguments.name).is_own
     if found.damaged:
-        raise _damage_error(found, is_own=store.state(arguments.name).is_own)
+        raise _damage_error(found, is_own=is_own)
     if arguments.json:
         print(json.dumps(asdict(found), indent=2))
     elif found.is_first:
         print(f"{found.name}: {found.file_count} files, {size_text(found.size_bytes)}, all readable.")
         print("Nothing was known to compare them with; their hashes were recorded for the next time.")
     else:
-        print(f"{found.name}: {found.file_count} files, {size_text(found.size_bytes)}, all as published.")
+        print(
+            f"{found.name}: {found.file_count} files, {size_text(found.size_bytes)}, {'unchanged' if is_own else 'all as published'}."
+        )
     return 0
 
 
@@ -180,7 +183,10 @@ def _damage_error(found: Verification, *, is_own: bool) -> ModelFilesError:
     return ModelFilesError(
         f"{found.name} is damaged: {shown}.",
         code="models.damaged",
-        hint="Copy these files again from where you have them." if is_own else hint,
+        hint=f"Copy these files again and verify them, or accept them as they are: "
+        f'"standin models download {found.name} --from-dir DIR".'
+        if is_own
+        else hint,
     )
 
 

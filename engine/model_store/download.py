@@ -129,14 +129,13 @@ class Digest:
         return self._sha256.hexdigest()
 
     def agrees(self, record: FileRecord) -> bool:
-        """Whether this is the file that `record` describes, by the best of its hashes."""
+        """Whether this is the file that `record` describes, by the best of its hashes, or by its size if it has none."""
         if self.length != record.size_bytes:
             return False
         if record.sha256:
             return self.sha256 == record.sha256
         if record.git_sha1 and self._size_bytes < _READ_BYTES * 16:
             return self._git_sha1.hexdigest() == record.git_sha1
-        logger.warning("%s: the server names no hash, only its size could be compared", record.path)
         return True
 
 
@@ -182,6 +181,8 @@ def _start_over(file: BinaryIO, digest: Digest, meter: Meter) -> None:
 def _agreed(part: Path, record: FileRecord, digest: Digest, meter: Meter) -> str:
     """The SHA-256; if the file is not the expected one it is removed, and `ModelFilesError` raised."""
     if digest.agrees(record):
+        if not (record.sha256 or record.git_sha1):
+            logger.warning("%s: the server names no hash, only its size could be compared", record.path)
         return digest.sha256
     part.unlink()
     meter.add(-digest.length)

@@ -27,6 +27,24 @@ def problems_of(entry: ModelEntry, directory: Path, *, is_strict: bool = False) 
     return ()
 
 
+def own_problems(entry: ModelEntry, directory: Path, notes: Path) -> tuple[str, ...]:
+    """`problems_of`, and what the last verification noted in `notes`."""
+    recorded = read_manifest(notes)
+    changed = (
+        () if recorded is None else tuple(f"{path} had changed when it was verified." for path in recorded.damaged)
+    )
+    return problems_of(entry, directory) or changed
+
+
+def own_size_bytes(entry: ModelEntry, directory: Path) -> int:
+    """Of the files that are used, as they are now."""
+    try:
+        paths, _ = entry.select(_paths(directory))
+        return sum((directory / path).stat().st_size for path in paths)
+    except OSError:
+        return 0
+
+
 def companions(entry: ModelEntry, directory: Path) -> dict[str, Path]:
     """Directories, inside or beside this one, of the models that it needs; by name."""
     if entry.name != FLASHTALK.name:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from engine.model_store.catalog import ModelEntry
 from engine.model_store.manifest import Manifest, read_manifest
-from engine.model_store.own import problems_of
+from engine.model_store.own import own_problems, own_size_bytes
 from engine.model_store.shelf import Shelf
 
 Status = Literal["absent", "partial", "complete", "damaged"]
@@ -44,8 +44,10 @@ def examine(entry: ModelEntry, shelf: Shelf) -> ModelState:
     pin = shelf.pin
     state = _blank(entry, commit=pin.commit, disk_bytes=shelf.disk_bytes())
     if pin.directory:
-        problems = problems_of(entry, Path(pin.directory))
-        return _with_status(replace(state, is_own=True), Path(pin.directory), problems)
+        directory = Path(pin.directory)
+        problems = own_problems(entry, directory, shelf.own_manifest_folder)
+        size_bytes = own_size_bytes(entry, directory) or state.size_bytes
+        return _with_status(replace(state, is_own=True, size_bytes=size_bytes, size_is_exact=True), directory, problems)
     partial = next((path for path in sorted(shelf.folder.glob("*.part")) if read_manifest(path)), None)
     if pin.commit and shelf.complete_folder(pin.commit).is_dir():
         folder = shelf.complete_folder(pin.commit)

@@ -159,6 +159,8 @@ class ModelStore:
             )
         with self._locked(name):
             try:
+                # What was recorded of another directory, or of an earlier state of this one, counts no more.
+                shutil.rmtree(shelf.own_manifest_folder, ignore_errors=True)
                 shelf.set_pin(Pin(directory=str(directory)))
             except OSError as error:
                 raise disk_error(error, self.folder) from error

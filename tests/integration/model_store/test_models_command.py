@@ -199,6 +199,7 @@ def test_a_directory_of_ones_own_is_used_verified_and_never_touched(home, speech
     # The catalogue knows the published files of this one, and these are none of them.
     said = _one_sentence(_models("verify", SPEECH))
     assert "pytorch_model.bin has" in said and "Copy these files again" in said
+    assert "damaged" in _models("list").stdout and "is damaged" in _one_sentence(_models("path", SPEECH))
     (speech / "config.json").unlink()
     assert "config.json is missing" in _models("list").stdout
     done = _models("remove", SPEECH)
@@ -231,3 +232,43 @@ def test_without_the_library_everything_but_downloading_works(home, speech, tmp_
     assert _models("download", SPEECH, "--from-dir", speech, env=environment).returncode == 0
     said = _one_sentence(_models("download", NAME, "--yes", env=environment))
     assert "huggingface_hub is not installed" in said and "standin[gpu]" in said
+
+
+def test_a_checkpoint_of_ones_own_is_recorded_then_watched(home, checkpoint_folder):
+    done = _models("download", NAME, "--from-dir", checkpoint_folder)
+    assert done.returncode == 0, done.stderr
+    assert f"It needs {SPEECH}, which is in {checkpoint_folder.parent / SPEECH}." in done.stdout
+    assert "recorded for the next time" in _models("verify", NAME).stdout
+    done = _models("verify", NAME)
+    assert done.returncode == 0 and "unchanged" in done.stdout and done.stderr == ""
+    content = bytearray((checkpoint_folder / "Wan2.1_VAE.pth").read_bytes())
+    content[60] ^= 1
+    (checkpoint_folder / "Wan2.1_VAE.pth").write_bytes(content)
+    assert "Wan2.1_VAE.pth has changed" in _one_sentence(_models("verify", NAME))
+    assert "Wan2.1_VAE.pth had changed" in _one_sentence(_models("path", NAME))
+    assert _models("download", NAME, "--from-dir", checkpoint_folder).returncode == 0, "accepted as it is"
+    assert _models("path", NAME).stdout.strip() == str(checkpoint_folder)
+
+
+@pytest.fixture
+def checkpoint_folder(tmp_path) -> Path:
+    """The real checkpoint's layout with tiny files, the speech encoder beside it."""
+    folder, speech = tmp_path / "have" / "SoulX-FlashTalk-14B", tmp_path / "have" / SPEECH
+    for place in (folder / "google" / "umt5-xxl", speech):
+        place.mkdir(parents=True)
+    header = json.dumps({"head": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+    weights = len(header).to_bytes(8, "little") + header + bytes(8)
+    (folder / "diffusion_pytorch_model.safetensors").write_bytes(weights)
+    (folder / "config.json").write_text('{"model_type": "i2v"}')
+    (folder / "google" / "umt5-xxl" / "tokenizer.json").write_text("{}")
+    (speech / "config.json").write_text('{"model_type": "wav2vec2"}')
+    (speech / "preprocessor_config.json").write_text("{}")
+    for path in (
+        folder / "models_t5_umt5-xxl-enc-bf16.pth",
+        folder / "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth",
+        folder / "Wan2.1_VAE.pth",
+        speech / "pytorch_model.bin",
+    ):
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("data.pkl", bytes(100))
+    return folder
