@@ -39,6 +39,11 @@ class PreviewView(QWidget):
         """Whether a text covers the picture."""
         return bool(self._text)
 
+    @property
+    def waiting_text(self) -> str:
+        """Why there is no picture; empty while there is one."""
+        return self._text
+
     def set_colours(self, colours: Palette) -> None:
         """Follow the theme."""
         self._colours = colours

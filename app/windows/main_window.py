@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtGui import QKeySequence, QShortcut
 from PySide6.QtWidgets import QCheckBox, QFrame, QHBoxLayout, QLabel, QMainWindow, QPushButton, QVBoxLayout, QWidget
@@ -46,7 +44,6 @@ class MainWindow(QMainWindow):
         middle.addWidget(self._sound())
         column.addLayout(middle, 1)
         column.addWidget(self._bottom())
-        self._order_tabs()
         self._add_shortcuts()
         self.set_colours(colours)
         self.gallery.setFocus()
@@ -173,18 +170,6 @@ class MainWindow(QMainWindow):
         row.addLayout(texts, 1)
         row.addWidget(self.start_button)
         return card
-
-    def controls(self) -> list[QWidget]:
-        """Everything that the keyboard reaches, in the order in which one reads the window."""
-        return [
-            self.settings_button, self.banner.action_button, self.banner.close_button, self.gallery, self.add_button,
-            self.paste_button, self.remove_button, self.mirror_box, self.adjust_button, self.microphone,
-            self.mute_button, self.voice_out, self.record_button, self.snapshot_button, self.start_button,
-        ]  # fmt: skip
-
-    def _order_tabs(self) -> None:
-        for before, after in pairwise(self.controls()):
-            self.setTabOrder(before, after)
 
     def _add_shortcuts(self) -> None:
         for keys, button in (

@@ -21,7 +21,7 @@ from engine.settings import MicrophoneSource
 
 MODES = (
     "obedient", "silent", "deaf", "garbage", "dies", "other_version", "refuses", "refuses_start", "refuses_portrait",
-    "stubborn", "slow", "no_microphone",
+    "stubborn", "slow", "no_microphone", "cancelled",
 )  # fmt: skip
 REFUSAL = m.Reason(code="test.refused", message="The test refuses that.", hint="Nothing can be done.")
 BAD_PORTRAIT = m.Reason(code="portrait.damaged", message="The picture is damaged.", hint="Choose another.")
@@ -95,6 +95,11 @@ class FakeEngine:
         state("preparing")
         if self.mode == "slow":
             time.sleep(0.3)
+        if self.mode == "cancelled":
+            self.mode = "obedient"
+            time.sleep(0.3)
+            state("idle", "cancelled")
+            return m.Reason(code="cancelled", message="Stopped before it was ready.")
         is_bad = self.mode == "refuses_portrait" and command.settings.portrait != "sample:"
         if is_bad or self.mode in ("refuses", "refuses_start"):
             state("idle", "test.refused")

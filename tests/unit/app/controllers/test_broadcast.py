@@ -68,8 +68,9 @@ def test_another_size_begins_a_new_session_without_a_word(qtbot, live, commands)
     assert heard.failed == heard.over == []
 
 
-def test_another_size_while_it_starts_is_no_failure(qtbot, make_broadcast, commands):
-    client, broadcast = make_broadcast("slow")
+@pytest.mark.parametrize("mode", ["slow", "cancelled"])
+def test_another_size_while_it_starts_is_no_failure(qtbot, make_broadcast, commands, mode):
+    client, broadcast = make_broadcast(mode)
     heard = Heard(broadcast)
     with qtbot.waitSignal(client.ready):
         client.start()

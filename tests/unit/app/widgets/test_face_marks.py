@@ -26,6 +26,12 @@ def test_moving_a_corner_changes_width_and_height_alone():
     assert marks.handles | {"left_eye_size": (40.0, 20.0)} == LEVEL
 
 
+def test_boxes_of_a_head_on_its_side_are_turned_with_it():
+    marks = FaceMarks(LEVEL | {"right_eye": (100.0, 200.0)}, (400, 400))
+    assert marks.position("left_eye_size") == pytest.approx((90.0, 80.0)), "up is outward, left is down the face"
+    assert marks.position("right_eye_size") == pytest.approx((90.0, 220.0))
+
+
 def test_a_corner_stays_where_it_was_put_on_a_tilted_head():
     tilted = LEVEL | {"right_eye": (100 + 100 * math.cos(0.3), 100 + 100 * math.sin(0.3))}
     marks = FaceMarks(tilted, (400, 400))

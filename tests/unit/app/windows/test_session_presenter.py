@@ -99,13 +99,15 @@ def test_a_session_that_ends_twice_says_why_and_can_be_begun_again(qtbot, live):
     qtbot.waitUntil(lambda: window.state_label.text() == "Stopped")
     assert (window.banner.message.text(), window.banner.hint.text()) == (fault, "The picture is being started again.")
     assert window.air_label.text() == "Off air" and window.stats_label.text() == ""
-    assert window.preview.is_waiting and _able(window) == WITHOUT_SESSION
+    assert window.preview.waiting_text == "The picture is being started again..."
+    assert _able(window) == WITHOUT_SESSION
     qtbot.waitUntil(lambda: window.air_label.text() == "● On air")
-    assert not window.preview.is_waiting or window.preview.frames
+    qtbot.waitUntil(lambda: not window.preview.is_waiting)
     _cue(application, "fault")
     qtbot.waitUntil(lambda: window.banner.action_button.text() == "Start again")
     assert window.banner.message.text() == fault and window.start_button.text() == "Start virtual camera"
     assert window.air_label.text() == "Off air"
+    qtbot.waitUntil(lambda: window.preview.waiting_text == "The picture has stopped.")
     _click(qtbot, window.banner.action_button)
     qtbot.waitUntil(lambda: application.broadcast.is_live)
     assert not window.banner.isVisible() and window.air_label.text() == "Off air"
