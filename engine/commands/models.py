@@ -167,13 +167,13 @@ def _verify(arguments: argparse.Namespace) -> int:
         raise _damage_error(found, is_own=is_own)
     if arguments.json:
         print(json.dumps(asdict(found), indent=2))
-    elif found.is_first:
-        print(f"{found.name}: {found.file_count} files, {size_text(found.size_bytes)}, all readable.")
+        return 0
+    what = f"{found.name}: {found.file_count} files, {size_text(found.size_bytes)}"
+    if found.is_first:
+        print(f"{what}, all readable.")
         print("Nothing was known to compare them with; their hashes were recorded for the next time.")
     else:
-        print(
-            f"{found.name}: {found.file_count} files, {size_text(found.size_bytes)}, {'unchanged' if is_own else 'all as published'}."
-        )
+        print(f"{what}, {'unchanged' if is_own else 'all as published'}.")
     return 0
 
 

@@ -129,7 +129,7 @@ class Digest:
         return self._sha256.hexdigest()
 
     def agrees(self, record: FileRecord) -> bool:
-        """Whether this is the file that `record` describes, by the best of its hashes, or by its size if it has none."""
+        """Whether this is the file that `record` describes, by its best hash, or by size if it has none."""
         if self.length != record.size_bytes:
             return False
         if record.sha256:
