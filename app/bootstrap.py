@@ -15,6 +15,7 @@ from app.controllers.portrait_library import PortraitLibrary
 from app.engine_client.client import EngineClient
 from app.engine_client.preview_reader import PreviewReader
 from app.engine_client.process import EngineProcess
+from app.interrupts import Interrupts
 from app.settings.store import SettingsStore
 from app.single_instance import SingleInstance
 from app.theme import Theme
@@ -90,9 +91,12 @@ def run() -> int:
     qt.setQuitOnLastWindowClosed(False)
     application.window.closing.connect(instance.close)
     application.closed.connect(qt.quit)
+    interrupts = Interrupts()
+    interrupts.asked_to_end.connect(application.close)
     application.open()
     status = qt.exec()
     application.finish()
+    interrupts.close()
     instance.close()
     # Destroyed here, in order, while Qt is whole: at the interpreter's end some of it would go after its parents.
     shiboken6.delete(application.window)

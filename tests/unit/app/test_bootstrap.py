@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import psutil
+import pytest
 from PySide6.QtCore import QTimer
 
 
@@ -42,28 +43,49 @@ def test_closing_before_the_engine_was_started(qtbot, make_window):
         application.close()
 
 
-def test_the_program_ends_with_its_window(fake_command, tmp_path, commands):
-    """The whole of `run`, with an engine that has to be killed."""
-    script = f"""
+_PROGRAM = """
 import sys
-from PySide6.QtCore import QTimer
 from app import bootstrap, single_instance
 from app.engine_client import process
 process._STOP_WITHIN_MS = (100, 100, 5000)
 class Application(bootstrap.Application):
     def __init__(self):
-        super().__init__(command={fake_command("stubborn")!r})
+        super().__init__(command={command!r})
     def open(self):
         super().open()
-        self.broadcast.availability_changed.connect(lambda: self.broadcast.is_live and self.window.close())
+        self.broadcast.availability_changed.connect(lambda: self.broadcast.is_live and self.went_live())
+    def went_live(self):
+        {went_live}
 bootstrap.Application = Application
-bootstrap.SingleInstance = lambda: single_instance.SingleInstance({str(tmp_path / "socket")!r})
+bootstrap.SingleInstance = lambda: single_instance.SingleInstance({socket!r})
 sys.exit(bootstrap.run())
 """
-    homes = {name: str(tmp_path) for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME")}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=os.environ | homes, capture_output=True, timeout=60, check=False
+
+
+def _run(command: list[str], went_live: str, folder) -> subprocess.CompletedProcess:
+    script = _PROGRAM.format(command=command, went_live=went_live, socket=str(folder / "socket"))
+    homes = {name: str(folder) for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME")}
+    return subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | homes, capture_output=True, text=True, timeout=60, check=False
     )
-    assert (done.returncode, done.stderr.decode()) == (0, "")
+
+
+def _left_over(folder) -> list:
+    return [p for p in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(p.info["cmdline"] or [])]
+
+
+def test_the_program_ends_with_its_window(fake_command, tmp_path, commands):
+    """The whole of `run`, with an engine that has to be killed."""
+    done = _run(fake_command("stubborn"), "self.window.close()", tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert commands.all(), "the engine ran"
-    assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
+    assert _left_over(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process cannot send itself Ctrl-C there")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_ctrl_c_ends_the_program_as_closing_does(fake_command, tmp_path, commands, name):
+    went_live = f"import os, signal; os.kill(os.getpid(), signal.{name})"
+    done = _run(fake_command("obedient"), went_live, tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert commands.all() and _left_over(tmp_path) == []
