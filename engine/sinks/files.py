@@ -9,8 +9,33 @@ from pathlib import Path
 from engine.errors import OutputError
 
 
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+"""No space on the disk, or none left of the user's share of it (Windows knows no such error)."""
+
+
 def check_writable(path: Path, *, may_replace: bool) -> None:
     """Raise `OutputError` unless a file can be made at `path` now."""
+    try:
+        _check_place(path, may_replace=may_replace)
+        probe = path.with_name(f".{path.name}.{os.getpid()}.probe")
+        # Asking the system for permission bits is not enough: read-only and full disks show only when written to.
+        with probe.open("wb"):
+            pass
+        probe.unlink()
+        if path.exists():
+            path.open("ab").close()
+    except OSError as error:
+        raise output_error(path, error) from error
+    except ValueError as error:  # a null character, say
+        raise OutputError(
+            f"{str(path)!r} is no name for a file.",
+            code="output.failed",
+            hint="Choose another name.",
+            detail=str(error),
+        ) from error
+
+
+def _check_place(path: Path, *, may_replace: bool) -> None:
     if path.is_dir():
         raise OutputError(f"{path} is a folder.", code="output.folder", hint="Give the name of a file in it.")
     if path.exists() and not may_replace:
@@ -25,21 +50,11 @@ def check_writable(path: Path, *, may_replace: bool) -> None:
             code="output.no_folder",
             hint="Create it, or choose another.",
         )
-    probe = path.with_name(f".{path.name}.{os.getpid()}.probe")
-    try:
-        # Asking the system for permission bits is not enough: read-only and full disks show only when written to.
-        with probe.open("wb"):
-            pass
-        probe.unlink()
-        if path.exists():
-            path.open("ab").close()
-    except OSError as error:
-        raise output_error(path, error) from error
 
 
 def output_error(path: Path, error: OSError) -> OutputError:
     """The sentence for a failed write to `path`."""
-    if error.errno == errno.ENOSPC:
+    if error.errno in _FULL:
         return OutputError(
             f"The disk is full, so {path.name} could not be completed.",
             code="output.disk_full",
