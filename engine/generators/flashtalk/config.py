@@ -50,6 +50,10 @@ class DiTConfig:
     audio_channels: int = 768
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, float if field.name == "eps" else int) or not value > 0:
+                raise ValueError(f"{field.name} cannot be {value!r}")
         if self.dim % self.num_heads or (self.dim // self.num_heads) % 2:
             raise ValueError(f"width {self.dim} does not make {self.num_heads} heads of an even width")
         if self.in_dim != 2 * self.out_dim + MASK_CHANNELS:
