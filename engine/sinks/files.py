@@ -8,7 +8,6 @@ from pathlib import Path
 
 from engine.errors import OutputError
 
-
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 """No space on the disk, or none left of the user's share of it (Windows knows no such error)."""
 
