@@ -9,10 +9,12 @@ from enum import Enum
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from app.controllers.engine_settings import camera_of, canvas_of, session_of, source_of, voice_out_of
+from app.controllers.microphone import MicrophoneController
 from app.engine_client.client import EngineClient
 from app.settings.schema import AppSettings
 from app.settings.store import SettingsStore
 from engine.protocol import messages as m
+from engine.settings import CameraSettings
 
 FIRST_SAMPLE = "sample:"
 FAULT = "session.internal"
@@ -21,12 +23,6 @@ by itself without one had a sound file that is spoken to its end."""
 
 ENDED = "session.stopped"
 """Code of the reason with which a session ends that did not fail."""
-
-ABSENT = ("microphone.none", "microphone.missing")
-"""Codes of a microphone that is not there: no fault, the portrait rests until it is."""
-
-LOST = "microphone.lost"
-"""Code of the notice that a microphone went away while it was heard."""
 
 _AGAIN_AFTER_MS = 1_000
 _TRUSTED_AFTER_MS = 60_000
@@ -54,8 +50,6 @@ class BroadcastController(QObject):
     """`is_ready`, `is_running` or `is_live` changed."""
     failed = Signal(str, object)
     """(what was tried: "start", "portrait", "source", ..., Reason)"""
-    microphone_changed = Signal()
-    """`microphone_problem` changed."""
     session_over = Signal(object, bool)
     """A live session ended though nobody asked: (Reason, whether it is being begun again)."""
     saved = Signal(str, str)
@@ -69,16 +63,16 @@ class BroadcastController(QObject):
         self.is_camera_wanted = self.is_muted = self.is_ready = False
         self._phase = _Phase.NONE
         self._is_ending = self._has_begun_again = False
+        self._cameras_asked = 0
         self._fault: m.Reason | None = None
-        self.microphone_problem: m.Reason | None = None
-        """Why the chosen microphone is not heard, as far as is known."""
+        self.microphone = MicrophoneController(client, store, self)
+        self.microphone.failed.connect(lambda reason: self.failed.emit("source", reason))
         self._again = self._timer(again_after_ms, self.begin)
         self._trusted = self._timer(trusted_after_ms, self._on_trusted)
         client.ready.connect(self._on_ready)
         client.lost.connect(self._on_lost)
         client.state_changed.connect(self._on_state)
         client.noticed.connect(self._on_notice)
-        client.devices_listed.connect(self._on_devices)
         client.camera_changed.connect(self._on_camera)
 
     @property
@@ -121,7 +115,9 @@ class BroadcastController(QObject):
             return
         self._follow("portrait", before.portrait, after.portrait, m.SetPortrait, "portrait")
         if source_of(before) != source_of(after):
-            self._set_source()
+            self.microphone.ask()
+        if self.is_camera_wanted and self.is_live and camera_of(before) != camera_of(after):
+            self._send_camera(camera_of(after))
         self._follow("voice_out", voice_out_of(before), voice_out_of(after), m.SetVoiceOut, "voice_out")
         self._follow("canvas", canvas_of(before), canvas_of(after), m.SetCanvas, "canvas")
 
@@ -129,7 +125,7 @@ class BroadcastController(QObject):
         """Put the picture on air, or take it off."""
         self._want_camera(is_on)
         if self.is_live:
-            self._client.send(m.SetCamera, self._camera_replied, camera=camera_of(self.settings) if is_on else None)
+            self._send_camera(camera_of(self.settings) if is_on else None)
         elif is_on:
             self.begin()
 
@@ -207,29 +203,6 @@ class BroadcastController(QObject):
     def _on_notice(self, event: m.Noticed) -> None:
         if event.reason.code == FAULT:
             self._fault = event.reason
-        elif event.reason.code == LOST:
-            self._set_microphone_problem(event.reason)
-
-    def _on_devices(self, event: m.DevicesListed) -> None:
-        """What was missing may have been connected since."""
-        problem = self.microphone_problem
-        if problem and problem.code in (*ABSENT, LOST) and self.is_live:
-            name = self.settings.microphone
-            if any(device.name == name or not name for device in event.microphones):
-                self._set_source()
-
-    def _set_source(self) -> None:
-        self._client.send(m.SetSource, self._source_replied, source=source_of(self.settings))
-
-    def _source_replied(self, error: m.Reason | None) -> None:
-        self._set_microphone_problem(error)
-        if error and error.code not in (*ABSENT, "engine.lost"):
-            self.failed.emit("source", error)
-
-    def _set_microphone_problem(self, problem: m.Reason | None) -> None:
-        if self.microphone_problem != problem:
-            self.microphone_problem = problem
-            self.microphone_changed.emit()
 
     def _on_over(self, reason: m.Reason) -> None:
         will_begin_again = not self._has_begun_again
@@ -246,8 +219,9 @@ class BroadcastController(QObject):
         self._has_begun_again = False
 
     def _on_camera(self, event: m.CameraChanged) -> None:
-        # The end of the session closes it as well: whether it is wanted then is decided there.
-        if not event.is_open and self.is_live and not self._is_ending:
+        # The end of the session closes it as well: whether it is wanted then is decided there. So does another one
+        # that is being opened: the reply tells whether it was.
+        if not event.is_open and self.is_live and not self._is_ending and not self._cameras_asked:
             self._want_camera(False)
 
     def _restart(self) -> None:
@@ -292,13 +266,18 @@ class BroadcastController(QObject):
         now = self.settings
         voice_out = voice_out_of(now)
         if self.is_camera_wanted:
-            self._client.send(m.SetCamera, self._camera_replied, camera=camera_of(now))
+            self._send_camera(camera_of(now))
         if now.has_microphone:
-            self._set_source()
+            self.microphone.ask()
         if voice_out is not None:
             self._client.send(m.SetVoiceOut, self._fails_as("voice_out"), voice_out=voice_out)
 
+    def _send_camera(self, camera: CameraSettings | None) -> None:
+        self._cameras_asked += 1
+        self._client.send(m.SetCamera, self._camera_replied, camera=camera)
+
     def _camera_replied(self, error: m.Reason | None) -> None:
+        self._cameras_asked -= 1
         if error and error.code != "engine.lost":
             self._want_camera(False)
             self.failed.emit("camera", error)

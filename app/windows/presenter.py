@@ -163,10 +163,10 @@ class Presenter(QObject):
         self.dialog.changed.connect(self._on_setting)
         self.dialog.open()
 
-    def _on_setting(self, field: str, value: object) -> None:
-        self._broadcast.change(**{field: value})
-        if field == "theme":
-            self._theme.choose(value)
+    def _on_setting(self, changes: dict[str, object]) -> None:
+        self._broadcast.change(**changes)
+        if "theme" in changes:
+            self._theme.choose(changes["theme"])
 
     def _on_start(self) -> None:
         if self._broadcast.is_camera_wanted:

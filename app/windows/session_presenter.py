@@ -7,7 +7,8 @@ from collections.abc import Callable
 from PySide6.QtCore import QObject
 from PySide6.QtGui import QImage
 
-from app.controllers.broadcast import ABSENT, ENDED, LOST, BroadcastController
+from app.controllers.broadcast import ENDED, BroadcastController
+from app.controllers.microphone import ABSENT, LOST
 from app.engine_client.client import EngineClient
 from app.engine_client.preview_reader import PreviewReader
 from app.windows.main_window import MainWindow
@@ -47,7 +48,7 @@ class SessionPresenter(QObject):
         client.ready.connect(lambda _hello: window.banner.dismiss_if("engine.ended"))
         broadcast.session_over.connect(self._on_over)
         broadcast.failed.connect(self._on_failed)
-        broadcast.microphone_changed.connect(self._on_microphone)
+        broadcast.microphone.problem_changed.connect(self._on_microphone)
         broadcast.availability_changed.connect(self._show_available)
         broadcast.camera_wanted_changed.connect(self._on_camera_wanted)
         broadcast.saved.connect(lambda what, path: window.banner.tell("info", f"{what} kept.", path))
@@ -118,7 +119,7 @@ class SessionPresenter(QObject):
         if not self._broadcast.is_live:
             return
         w.meter.set_level(event.level_dbfs, event.peak_dbfs)
-        is_silent = not self._broadcast.settings.has_microphone or self._broadcast.microphone_problem is not None
+        is_silent = not self._broadcast.settings.has_microphone or self._broadcast.microphone.problem is not None
         word = "Muted" if self._broadcast.is_muted else "Speaking" if event.is_speaking else "Quiet"
         w.speaking_label.setText("No microphone" if is_silent else word)
         offset = event.av_offset_ms
@@ -159,7 +160,7 @@ class SessionPresenter(QObject):
     def _on_microphone(self) -> None:
         """A computer without a microphone is no failure: the portrait rests until there is one. A word beside the
         picker says so, and only who goes on air like this is warned (`warn_of_silence`)."""
-        problem = self._broadcast.microphone_problem
+        problem = self._broadcast.microphone.problem
         is_absent = problem is not None and problem.code in ABSENT
         self._window.set_microphone_hint(f"{problem.message} {_REMEDIES[problem.code]}" if is_absent else "")
         if problem is None:
@@ -170,7 +171,7 @@ class SessionPresenter(QObject):
 
     def warn_of_silence(self) -> None:
         """The picture goes on air, and nobody will be heard to make it speak."""
-        problem = self._broadcast.microphone_problem
+        problem = self._broadcast.microphone.problem
         if problem is not None:
             self._window.banner.tell(
                 "warn", f"The portrait will not speak. {problem.message}",

@@ -25,9 +25,9 @@ _WORDS = {
 
 
 class SettingsDialog(QDialog):
-    """`changed` carries one field of `AppSettings` and its new value."""
+    """`changed` carries fields of `AppSettings` with their new values."""
 
-    changed = Signal(str, object)
+    changed = Signal(dict)
 
     def __init__(self, settings: AppSettings, cameras: list, parent) -> None:
         super().__init__(parent)
@@ -49,7 +49,7 @@ class SettingsDialog(QDialog):
         form.addRow("Virtual camera", self._cameras(settings, cameras))
         mirror = QCheckBox("Mirror what others see")
         mirror.setChecked(settings.is_output_mirrored)
-        mirror.toggled.connect(lambda on: self.changed.emit("is_output_mirrored", on))
+        mirror.toggled.connect(lambda on: self.changed.emit({"is_output_mirrored": on}))
         note = QLabel("Call programs mirror only your own view of yourself; others see you the right way round.")
         note.setObjectName("dim")
         note.setWordWrap(True)
@@ -71,7 +71,7 @@ class SettingsDialog(QDialog):
         for choice in CHOICES[field]:
             box.addItem(_WORDS.get(choice, str(choice).replace("x", " x ")), choice)
         box.setCurrentIndex(box.findData(value))
-        box.activated.connect(lambda i: self.changed.emit(field, box.itemData(i)))
+        box.activated.connect(lambda i: self.changed.emit({field: box.itemData(i)}))
         return box
 
     def _cameras(self, settings: AppSettings, cameras: list) -> QComboBox:
@@ -87,11 +87,10 @@ class SettingsDialog(QDialog):
         return box
 
     def _on_camera(self, device: str, backend: str) -> None:
-        self.changed.emit("camera_device", device)
-        self.changed.emit("camera_backend", backend)
+        self.changed.emit({"camera_device": device, "camera_backend": backend})
 
     def _on_colour(self) -> None:
         colour = QColorDialog.getColor(QColor(self.colour_button.text()), self)
         if colour.isValid():
             self.colour_button.setText(colour.name())
-            self.changed.emit("colour", colour.name())
+            self.changed.emit({"colour": colour.name()})

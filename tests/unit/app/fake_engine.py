@@ -115,8 +115,13 @@ class FakeEngine:
     def on_SetMuted(self, _command: m.SetMuted) -> m.Reason | None:
         return None if self.is_live else m.Reason(code="session.none", message="No session is running.")
 
-    def on_SetCamera(self, command: m.SetCamera) -> None:
-        self.cue_camera() if command.camera else self.cue_no_camera()
+    def on_SetCamera(self, command: m.SetCamera) -> m.Reason | None:
+        self.cue_no_camera()
+        if command.camera and command.camera.device == "/dev/taken":
+            return m.Reason(code="camera.busy", message="The camera is in use.")
+        if command.camera:
+            self.cue_camera()
+        return None
 
     def on_StartRecording(self, command: m.StartRecording) -> None:
         emit(m.RecordingChanged(is_recording=True, path=command.path))

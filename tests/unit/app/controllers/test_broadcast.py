@@ -220,3 +220,17 @@ def test_refusals_carry_what_was_tried(qtbot, make_broadcast):
     qtbot.waitUntil(lambda: len(heard.failed) == 6)
     parts = {part for part, code in heard.failed if code == "test.refused"}
     assert parts == {"start", "devices", "recording", "snapshot", "analysis", "handles"}
+
+
+def test_another_camera_chosen_on_air_is_opened_at_once(qtbot, live, commands):
+    _client, broadcast, heard = live()
+    broadcast.change(camera_device="/dev/video7", camera_backend="v4l2")
+    broadcast.set_camera(True)
+    broadcast.change(camera_device="/dev/video8", camera_backend="v4l2")
+    qtbot.waitUntil(lambda: len(commands.of(m.SetCamera)) == 2)
+    assert [c.camera.device for c in commands.of(m.SetCamera)] == ["/dev/video7", "/dev/video8"]
+    qtbot.wait(100)
+    assert heard.wanted == [True], "the old one closes first, which is no loss"
+    broadcast.change(camera_device="/dev/taken")
+    qtbot.waitUntil(lambda: heard.failed == [("camera", "camera.busy")])
+    assert heard.wanted == [True, False]

@@ -63,6 +63,6 @@ def test_choosing_no_microphone_is_no_problem(qtbot, window):
 
 def test_a_microphone_in_use_elsewhere_is_told_at_once(window):
     busy = m.Reason(code="microphone.busy", message='The microphone "Desk" is in use by another program.')
-    window.application.broadcast._source_replied(busy)
+    window.application.broadcast.microphone._on_reply(busy)
     assert window.banner.property("kind") == "error" and window.banner.message.text() == busy.message
     assert not window.microphone_hint.isVisible()
