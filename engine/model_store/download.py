@@ -23,6 +23,9 @@ PART = ".part"
 
 _READ_BYTES = 1 << 20
 _ATTEMPTS = 5
+LOOK_UP_ATTEMPTS = 2
+"""Before anything is fetched, someone waits for an answer."""
+
 _LONGEST_PAUSE_S = 30.0
 _LONGEST_WAIT_S = 120.0
 """A server that asks for more patience than this is believed, and the user told."""
@@ -31,12 +34,13 @@ _Answer = TypeVar("_Answer")
 
 
 class Patience:
-    """How often to try again: up to five times without any new byte, after 1, 2, 4, 8 and 16 s (`pause_s` scales it)
-    or as long as the server asks for."""
+    """How often to try again: up to `attempts` times without any new byte, after 1, 2, 4, 8 and 16 s (`pause_s` scales
+    it) or as long as the server asks for."""
 
-    def __init__(self, meter: Meter, pause_s: float) -> None:
+    def __init__(self, meter: Meter, pause_s: float, attempts: int = _ATTEMPTS) -> None:
         self._meter = meter
         self._pause_s = pause_s
+        self._attempts = attempts
         self._failures = 0
         self._reached_bytes = -1
 
@@ -52,15 +56,21 @@ class Patience:
                 hint="What has arrived is kept; the same command goes on with it.",
             ) from interrupted
         self._failures += 1
-        if self._failures > _ATTEMPTS:
-            raise ModelFilesError(
-                f"The download of {what} broke off: {interrupted.reason}.",
-                code="models.connection",
-                hint="What has arrived is kept; the same command goes on with it.",
-            ) from interrupted
+        if self._failures > self._attempts:
+            raise _given_up(interrupted, what, has_begun=self._meter.done_bytes > 0) from interrupted
         pause_s = min(_LONGEST_PAUSE_S, self._pause_s * 2 ** (self._failures - 1))
         logger.info("%s: %s; trying again", what, interrupted.reason)
         self._meter.wait(pause_s if asked_s is None else asked_s)
+
+
+def _given_up(interrupted: Interrupted, what: str, *, has_begun: bool) -> ModelFilesError:
+    if has_begun:
+        message = f"The download of {what} broke off: {interrupted.reason.rstrip('.')}."
+        hint = "What has arrived is kept; the same command goes on with it."
+    else:
+        message = f"{what} cannot be fetched: {interrupted.reason.rstrip('.')}."
+        hint = "See that this computer is online and the server's address is right; what has arrived before is kept."
+    return ModelFilesError(message, code="models.connection", hint=hint)
 
 
 def persistently(ask: Callable[[], _Answer], patience: Patience, what: str) -> _Answer:

@@ -171,7 +171,7 @@ def _translated(repository: str, revision: str, path: str = "") -> Iterator[None
     """The library's exceptions as ours."""
     try:
         yield
-    except (ModelFilesError, Interrupted):
+    except (ModelFilesError, Interrupted, TypeError, AttributeError):
         raise
     except Exception as error:  # the exceptions of its several HTTP libraries have no base in common
         if type(error).__name__ == "OfflineModeIsEnabled":
@@ -183,6 +183,12 @@ def _translated(repository: str, revision: str, path: str = "") -> Iterator[None
         response = getattr(error, "response", None)
         if response is not None:
             raise _refusal(response.status_code, response.headers, repository, revision, path) from error
+        if isinstance(error, ValueError):
+            raise ModelFilesError(
+                f"The server's answer about {repository} cannot be understood.",
+                code="models.bad_server",
+                hint="See that its address is that of a hub; a network that wants a login answers like this, too.",
+            ) from error
         raise Interrupted(str(error) or type(error).__name__) from error
 
 
@@ -190,11 +196,17 @@ def _refusal(status: int, headers: Any, repository: str, revision: str, path: st
     """What a status other than success means for a person."""
     code = headers.get("X-Error-Code", "")
     page = f"{DEFAULT_ENDPOINT}/{repository}"
-    if code == "GatedRepo" or status == 403:
+    if code == "GatedRepo":
         return ModelFilesError(
             f"{repository} may only be downloaded after its licence was accepted.",
             code="models.gated",
             hint=f"Accept it on {page}, then set HF_TOKEN to a token of your account, and try again.",
+        )
+    if status == 403:
+        return ModelFilesError(
+            f"The server forbids the download of {repository}.",
+            code="models.forbidden",
+            hint=f"If {page} asks you to accept a licence, do, then set HF_TOKEN; else use another mirror.",
         )
     if status == 401:
         return ModelFilesError(
@@ -236,9 +248,9 @@ def _not_found(code: str, repository: str, revision: str, path: str) -> ModelFil
 
 
 def _retry_after_s(headers: Any) -> float | None:
-    """`Retry-After` as seconds; its other form, a date, is taken as not said."""
+    """`Retry-After` as seconds, a day at most; its other form, a date, is taken as not said."""
     try:
-        return max(0.0, float(headers.get("Retry-After", "")))
+        return min(86_400.0, max(0.0, float(headers.get("Retry-After", ""))))
     except ValueError:
         return None
 

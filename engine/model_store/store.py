@@ -14,7 +14,7 @@ from pathlib import Path
 
 from engine.errors import ModelFilesError
 from engine.model_store.catalog import CATALOGUE, ModelEntry, entry_named
-from engine.model_store.download import Patience, disk_error, fetch
+from engine.model_store.download import LOOK_UP_ATTEMPTS, Patience, disk_error, fetch
 from engine.model_store.hub import Hub
 from engine.model_store.lock import try_lock
 from engine.model_store.manifest import FileRecord, Manifest, read_manifest, write_manifest
@@ -94,7 +94,7 @@ class ModelStore:
         what is not complete. Raises `ModelFilesError`, `UsageError`, `Cancelled`.
         """
         entry = entry_named(name, self._catalogue)
-        patience = Patience(Meter(progress, "look up", 0), self._pause_s)
+        patience = Patience(Meter(progress, "look up", 0), self._pause_s, LOOK_UP_ATTEMPTS)
         plans = []
         for wanted in (*(entry_named(need, self._catalogue) for need in entry.needs), entry):
             asked = revision if wanted is entry else None

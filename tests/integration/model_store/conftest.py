@@ -36,6 +36,7 @@ class Fault:
     times: int = 1
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
+    page: bytes = b""
     cut_after: int | None = None
     wrong_at: int | None = None
     extra_bytes: int = 0
@@ -118,6 +119,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         fault = self.hub.fault_for(path) if self.command == "GET" else None
         if fault is not None and fault.status:
             self._json({"error": "as asked"}, fault.status, fault.headers)
+        elif fault is not None and fault.page:
+            self._send(fault.page, path, {"Content-Type": "text/html"}, None)
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/(revision|tree)/([^/]+)", path):
             self._list(*match.groups())
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):

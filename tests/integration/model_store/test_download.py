@@ -217,7 +217,7 @@ def test_a_revision_and_a_file_that_are_not_there(hub, store, fault):
 @pytest.mark.parametrize(
     ("status", "headers", "code"),
     [
-        (403, {}, "models.gated"),
+        (403, {}, "models.forbidden"),
         (403, {"X-Error-Code": "GatedRepo"}, "models.gated"),
         (401, {"X-Error-Code": "GatedRepo"}, "models.gated"),
         (401, {}, "models.unauthorised"),
@@ -229,7 +229,7 @@ def test_a_refusal_says_what_to_do(hub, store, fault, status, headers, code):
     hub.faults.append(fault(path=f"{REPOSITORY}/resolve/{COMMIT}/{SHARD}", status=status, headers=headers))
     error = _failure(store)
     assert error.code == code
-    if code in ("models.gated", "models.unauthorised"):
+    if status in (401, 403):
         assert f"https://huggingface.co/{REPOSITORY}" in error.hint and "HF_TOKEN" in error.hint
 
 
@@ -269,6 +269,13 @@ def test_a_server_that_is_away_and_one_that_says_nothing(hub, store, fault, tmp_
     )
     hub.faults.append(fault(path=f"/storage/{REPOSITORY}/{SHARD}", times=6, stall_s=0.6))
     assert _failure(silent).code == "models.connection"
+
+
+def test_a_page_that_wants_a_login_is_no_hub(hub, store, fault):
+    """As hotels and airports answer: status 200, and not the protocol."""
+    hub.faults.append(fault(path=f"/api/models/{REPOSITORY}", page=b"<html>Welcome to our hotel</html>"))
+    error = _failure(store)
+    assert error.code == "models.bad_server" and "login" in error.hint
 
 
 def test_a_slow_server_is_put_up_with(hub, store, fault):
