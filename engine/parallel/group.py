@@ -7,8 +7,17 @@ from typing import Protocol
 
 from torch import Tensor
 
-Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Softmax attention of q, k, v [tokens, heads, head_dim] -> [tokens, heads, head_dim], without a mask."""
+
+class Attention(Protocol):
+    """A kernel for softmax attention of q [tokens, heads, head_dim] to k, v [keys, heads, head_dim], without a mask."""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """[tokens, heads, head_dim]."""
+        ...
+
+    def with_lse(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and the log-sum-exp [tokens, heads] of the logits in float32 or wider."""
+        ...
 
 
 class SequenceGroup(Protocol):
@@ -25,15 +34,19 @@ class SequenceGroup(Protocol):
         ...
 
     def token_range(self, tokens: int) -> tuple[int, int]:
-        """First and one past the last of this rank's tokens, of `tokens` in all."""
+        """First and one past the last of this rank's rows, of `tokens` in all; padding at the end reaches beyond."""
         ...
 
     def shard(self, x: Tensor) -> Tensor:
-        """This rank's rows of `x` [tokens, ...]."""
+        """This rank's rows of `x` [tokens, ...], zeros where they are padding."""
         ...
 
     def gather(self, x: Tensor, tokens: int) -> Tensor:
         """All rows [tokens, ...] from every rank's [its tokens, ...], on every rank."""
+        ...
+
+    def share(self, owner: int, make: Callable[[], tuple[Tensor, ...]], like: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What rank `owner` makes, on every rank; `like` has its shapes and dtypes and may be overwritten."""
         ...
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
@@ -58,6 +71,10 @@ class LocalGroup:
     def gather(self, x: Tensor, tokens: int) -> Tensor:
         """`x` itself."""
         return x
+
+    def share(self, owner: int, make: Callable[[], tuple[Tensor, ...]], like: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Made here."""
+        return make()
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
         """Plain attention."""

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.errors import UsageError
-from engine.parallel.group import Attention
 
 logger = logging.getLogger(__name__)
 
@@ -23,12 +22,23 @@ _PROBE_TOLERANCE = 2e-2
 """A kernel in 8 bits of mantissa stays within about 5e-3 of exact attention on unit normal input."""
 
 
+Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
 @dataclass(frozen=True, kw_only=True)
 class AttentionBackend:
-    """A kernel under the name that is shown to people."""
+    """A kernel under the name that is shown to people; implements `engine.parallel.group.Attention`."""
 
     name: str
-    attend: Attention
+    attend: Kernel
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of q to k and v."""
+        return self.attend(q, k, v)
+
+    def with_lse(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Attention and the log-sum-exp [tokens, heads] of its logits, for results that are merged later."""
+        return attend_with_lse(q, k, v)
 
 
 def choose_attention(device: torch.device, dtype: torch.dtype, wanted: str = "auto") -> AttentionBackend:
@@ -72,26 +82,48 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor
     return out.squeeze(0).transpose(0, 1)
 
 
-def _flash3(device: torch.device) -> Attention:
+_LSE_QUERIES = 1024
+"""Queries whose logits are held at once where no kernel gives the log-sum-exp."""
+
+
+def attend_with_lse(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention, and the log-sum-exp [tokens, heads] of the logits in float32 or wider.
+
+    On a GPU in 16 bits by torch's flash kernel; elsewhere spelled out, in slices of the queries.
+    """
+    heads_first = [x.transpose(0, 1).unsqueeze(0) for x in (q, k, v)]
+    if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention(*heads_first)[:2]
+        return out.squeeze(0).transpose(0, 1), lse.squeeze(0).transpose(0, 1)
+    queries, keys, values = (x.squeeze(0).to(torch.promote_types(x.dtype, torch.float32)) for x in heads_first)
+    outs, sums = [], []
+    for part in (queries * q.shape[-1] ** -0.5).split(_LSE_QUERIES, dim=1):
+        logits = part @ keys.transpose(1, 2)
+        sums.append(torch.logsumexp(logits, dim=-1))
+        outs.append(torch.softmax(logits, dim=-1) @ values)
+    return torch.cat(outs, dim=1).transpose(0, 1).to(q.dtype), torch.cat(sums, dim=1).transpose(0, 1)
+
+
+def _flash3(device: torch.device) -> Kernel:
     """FlashAttention 3, made for Hopper."""
     if torch.cuda.get_device_capability(device)[0] != 9:
         raise RuntimeError("it is made for Hopper")
     return _batched(import_module("flash_attn_interface").flash_attn_func)
 
 
-def _flash4(device: torch.device) -> Attention:
+def _flash4(device: torch.device) -> Kernel:
     """FlashAttention 4, made for Hopper and Blackwell."""
     if torch.cuda.get_device_capability(device)[0] < 9:
         raise RuntimeError("it is made for Hopper and later")
     return _batched(import_module("flash_attn.cute").flash_attn_func)
 
 
-def _flash2(device: torch.device) -> Attention:
+def _flash2(device: torch.device) -> Kernel:
     """FlashAttention 2, for Ampere and later."""
     return _batched(import_module("flash_attn").flash_attn_func)
 
 
-def _cudnn(device: torch.device) -> Attention:
+def _cudnn(device: torch.device) -> Kernel:
     """cuDNN through torch, which prefers its own slower kernel unless told."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -102,7 +134,7 @@ def _cudnn(device: torch.device) -> Attention:
     return attend
 
 
-def _batched(function: Callable[..., Tensor]) -> Attention:
+def _batched(function: Callable[..., Tensor]) -> Kernel:
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         out = function(q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0))
         return (out[0] if isinstance(out, tuple) else out).squeeze(0)
@@ -110,7 +142,7 @@ def _batched(function: Callable[..., Tensor]) -> Attention:
     return attend
 
 
-def _probe(attend: Attention, device: torch.device, dtype: torch.dtype) -> None:
+def _probe(attend: Kernel, device: torch.device, dtype: torch.dtype) -> None:
     """Raises `RuntimeError` where the kernel disagrees with exact attention."""
     generator = torch.Generator(device).manual_seed(0)
     q, k, v = (torch.randn(200, 4, 128, device=device, dtype=dtype, generator=generator) for _ in range(3))
@@ -120,7 +152,7 @@ def _probe(attend: Attention, device: torch.device, dtype: torch.dtype) -> None:
         raise RuntimeError(f"its result is off by {error:.3g}")
 
 
-_BACKENDS: dict[str, Callable[[torch.device], Attention]] = {
+_BACKENDS: dict[str, Callable[[torch.device], Kernel]] = {
     "flash3": _flash3,
     "flash4": _flash4,
     "cudnn": _cudnn,

@@ -6,6 +6,8 @@ constants 0.008856 and 903.3 and the white of D65. Channels are axis 1 everywher
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -32,6 +34,10 @@ STD_FLOOR = 1e-8
 """A channel that varies less than this in a frame is only moved, not stretched."""
 
 
+PictureMean = Callable[[Tensor], Tensor]
+"""Mean over rows and columns of whole pictures, kept as axes of length 1, from the rows [..., n, W] that are here."""
+
+
 class ColorMatch:
     """Matches frames to one portrait, whose statistics are taken once.
 
@@ -43,9 +49,10 @@ class ColorMatch:
         lab = srgb_to_lab(_unit_range(portrait))
         self._mean, self._std = _mean_and_std(lab)
 
-    def apply(self, frames: Tensor, strength: float = 1.0) -> Tensor:
+    def apply(self, frames: Tensor, strength: float = 1.0, picture_mean: PictureMean | None = None) -> Tensor:
         """Match `frames` [1, 3, T, H, W] in [-1, 1]; each frame on its own, so T may be any part of a chunk.
 
+        Where `frames` are only some rows of the pictures, `picture_mean` takes means over all of them.
         `strength` blends from the frames as they are (0, nothing is computed) to a full match (1). The result is
         float32, or float64 for such frames, on the frames' device.
         """
@@ -53,7 +60,7 @@ class ColorMatch:
             return frames.to(_compute_dtype(frames))
         rgb = _unit_range(frames)
         lab = srgb_to_lab(rgb)
-        mean, std = _mean_and_std(lab)
+        mean, std = _mean_and_std(lab) if picture_mean is None else _mean_and_std_by(lab, picture_mean)
         std = torch.where(std < STD_FLOOR, torch.ones_like(std), std)
         matched = lab_to_srgb((lab - mean) * (self._std / std) + self._mean)
         return torch.lerp(rgb, matched, strength) * 2 - 1
@@ -101,6 +108,11 @@ def _mean_and_std(lab: Tensor) -> tuple[Tensor, Tensor]:
     """Per frame and channel over rows and columns, [1, 3, T, 1, 1] each; the spread divides by N."""
     std, mean = torch.std_mean(lab, dim=(-2, -1), correction=0, keepdim=True)
     return mean, std
+
+
+def _mean_and_std_by(lab: Tensor, picture_mean: PictureMean) -> tuple[Tensor, Tensor]:
+    mean = picture_mean(lab)
+    return mean, picture_mean((lab - mean).square()).sqrt()
 
 
 def _unit_range(frames: Tensor) -> Tensor:

@@ -110,7 +110,7 @@ class CrossAttention(nn.Module):
         seen = attend_few_keys(q, text.k, text.v, text.bias) + attend_few_keys(q, image.k, image.v)
         return self.o(seen.flatten(-2))
 
-    def text_keys(self, text: Tensor, bias: Tensor | None) -> KeyValue:
+    def text_keys(self, text: Tensor, bias: Tensor | None = None) -> KeyValue:
         """From text tokens [n, dim]; constant within a stream."""
         k = self.norm_k(linear_at(self.k, text)).unflatten(-1, self._heads)
         return KeyValue(k=k, v=linear_at(self.v, text).unflatten(-1, self._heads), bias=bias)

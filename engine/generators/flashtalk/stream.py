@@ -15,6 +15,7 @@ from engine.generators.flashtalk.sampler import Noise, denoise
 from engine.generators.flashtalk.transformer import ChunkConditions, DiT, StreamConditions
 from engine.generators.flashtalk.vae import Vae
 from engine.parallel.group import Attention, SequenceGroup
+from engine.parallel.tiles import RowBands
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +28,13 @@ class Anchor:
     motion: Tensor
 
 
-def make_anchor(portrait: Tensor, vae: Vae, shape: StreamShape) -> Anchor:
-    """Encode the portrait followed by mid-grey frames. `portrait` [1, 3, 1, H, W] in [-1, 1].
+def make_anchor(portrait: Tensor, vae: Vae, shape: StreamShape, bands: RowBands | None = None) -> Anchor:
+    """Encode the portrait followed by mid-grey frames. `portrait` [1, 3, 1, H, W] in [-1, 1], whole on every rank.
 
     The VAE is causal, so the first latent frame is the portrait's own and no second encoding is needed for it.
     """
     video = F.pad(portrait, (0, 0, 0, 0, 0, shape.frames - 1))
-    latents = vae.encode(video)
+    latents = vae.encode(video, tiles=bands)
     mask = torch.zeros_like(latents[:MASK_CHANNELS])
     mask[:, 0] = 1.0
     return Anchor(portrait=portrait, y=torch.cat((mask, latents)), motion=latents[:, :1])
@@ -42,6 +43,7 @@ def make_anchor(portrait: Tensor, vae: Vae, shape: StreamShape) -> Anchor:
 class FlashTalkStream:
     """Chunk after chunk of one portrait. Several can share the models, which keep no state.
 
+    On several ranks each runs one of these in step with the others: `group` spreads the tokens, `bands` the pictures.
     Calls, in this order, from one thread: `chunk_latents`, then all of `frames`, for every chunk.
     """
 
@@ -58,12 +60,14 @@ class FlashTalkStream:
         group: SequenceGroup,
         attention: Attention,
         color_strength: float = 1.0,
+        bands: RowBands | None = None,
     ) -> None:
         self._dit, self._vae = dit, vae
         self._conditions, self._anchor, self._shape = conditions, anchor, shape
         self._schedule, self._noise = schedule, noise
         self._group, self._attention = group, attention
         self._color, self._strength = ColorMatch(anchor.portrait), color_strength
+        self._bands = bands
         self._motion = anchor.motion
 
     @property
@@ -87,18 +91,20 @@ class FlashTalkStream:
 
     def frames(self, latents: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Decode a chunk, group by group as it leaves the decoder: pairs of (frames before colour matching, frames
-        after), both [1, 3, n, H, W] in [-1, 1] and without the repeated ones. The last ones become the next chunk's
-        motion once the iterator is used up."""
+        after), both [1, 3, n, H, W] in [-1, 1] and without the repeated ones; with bands, this rank's rows of them.
+        The last ones become the next chunk's motion once the iterator is used up."""
+        bands = self._bands
+        picture_mean = None if bands is None else bands.mean
         skip = keep = self._shape.motion_frames
         tail: list[Tensor] = []
-        for raw in self._vae.decode(latents):
-            matched = self._color.apply(raw, self._strength)
+        for raw in self._vae.decode(latents, tiles=None if bands is None else bands.for_decoding):
+            matched = self._color.apply(raw, self._strength, picture_mean)
             tail = _last(tail, matched, keep)
             skipped = min(skip, raw.shape[2])
             skip -= skipped
             if skipped < raw.shape[2]:
                 yield raw[:, :, skipped:], matched[:, :, skipped:]
-        self._motion = self._vae.encode(torch.cat(tail, dim=2))
+        self._motion = self._vae.encode(torch.cat(tail, dim=2), tiles=None if bands is None else bands.for_encoding)
 
 
 def _last(tail: list[Tensor], fresh: Tensor, count: int) -> list[Tensor]:

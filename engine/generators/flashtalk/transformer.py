@@ -7,6 +7,7 @@ per chunk (`ChunkConditions`); `DiT.forward` is what is left for every denoising
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -204,16 +205,38 @@ class DiT(nn.Module):
         _, frames, rows, columns = y.shape
         grid = (frames, rows // PATCH, columns // PATCH)
         start, stop = group.token_range(math.prod(grid))
+        table = rotary_table(grid, self.config.head_dim, wide(y).dtype).to(y.device)
         return StreamConditions(
-            text=[block.cross_attn.text_keys(text, bias) for block in self.blocks],
-            image=[block.cross_attn.image_keys(pictured) for block in self.blocks],
+            text=self._shared_keys(text, group, lambda attention: attention.text_keys(text), bias),
+            image=self._shared_keys(pictured, group, lambda attention: attention.image_keys(pictured)),
             modulation=modulation,
             head_modulation=head_modulation,
             patches=group.shard(self._constant_patches(y)),
-            table=rotary_table(grid, self.config.head_dim, wide(y).dtype).to(y.device)[:, start:stop],
+            table=torch.stack([group.shard(part) for part in table]),
             grid=grid,
-            runs=frame_runs(start, stop, grid[1] * grid[2]),
+            runs=frame_runs(start, stop, grid[1] * grid[2], frames),
         )
+
+    def _shared_keys(
+        self,
+        tokens: Tensor,
+        group: SequenceGroup,
+        make: Callable[[CrossAttention], KeyValue],
+        bias: Tensor | None = None,
+    ) -> list[KeyValue]:
+        """Each layer's keys and values, made by one rank each: their weights alone are 8 GB to read."""
+        heads = (self.config.num_heads, self.config.head_dim)
+        keys = []
+        for index, block in enumerate(self.blocks):
+
+            def pair(attention: CrossAttention = block.cross_attn) -> tuple[Tensor, ...]:
+                made = make(attention)
+                return made.k.contiguous(), made.v.contiguous()
+
+            like = tuple(tokens.new_empty(len(tokens), *heads) for _ in range(2))
+            k, v = group.share(index % group.size, pair, like)
+            keys.append(KeyValue(k=k, v=v, bias=bias))
+        return keys
 
     def embed_text(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Text tokens [keys, dim] and the bias [keys] on their logits.
@@ -280,16 +303,15 @@ def from_patches(tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
     return split.permute(5, 0, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
 
-def frame_runs(start: int, stop: int, tokens_per_frame: int) -> tuple[FrameRun, ...]:
-    """The latent frames that tokens `start` to `stop` of the sequence belong to, in order."""
-    return tuple(
-        FrameRun(
-            frame=frame,
-            start=max(start, frame * tokens_per_frame) - start,
-            stop=min(stop, (frame + 1) * tokens_per_frame) - start,
-        )
-        for frame in range(start // tokens_per_frame, -(-stop // tokens_per_frame))
-    )
+def frame_runs(start: int, stop: int, tokens_per_frame: int, frames: int) -> tuple[FrameRun, ...]:
+    """The latent frames that rows `start` to `stop` of the sequence belong to, in order; rows of padding after the
+    last of `frames` go with it."""
+    last = frames - 1
+    runs = []
+    for frame in range(min(start // tokens_per_frame, last), min((stop - 1) // tokens_per_frame, last) + 1):
+        end = stop if frame == last else min(stop, (frame + 1) * tokens_per_frame)
+        runs.append(FrameRun(frame=frame, start=max(start, frame * tokens_per_frame) - start, stop=end - start))
+    return tuple(runs)
 
 
 def _norm_at(norm: nn.LayerNorm, x: Tensor) -> Tensor:

@@ -1,0 +1,149 @@
+"""The ranks of one stream: every collective that the model needs is here, over process groups that are passed in.
+
+Collectives are named in the order in which all ranks must call them. Nothing here reads the environment or the
+default process group, and nothing waits for the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from engine.parallel.group import Attention
+from engine.parallel.ring import OnlineSoftmax
+from engine.parallel.topology import RankPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankGroups:
+    """This rank's process groups: all ranks, those it exchanges heads with, and those that keys go round."""
+
+    world: dist.ProcessGroup
+    ulysses: dist.ProcessGroup
+    ring: dist.ProcessGroup
+
+
+def make_groups(plan: RankPlan, world: dist.ProcessGroup) -> RankGroups:
+    """The groups of `plan`; every rank of `world`, whose size must be the plan's, calls this at the same point."""
+    if world.size() != plan.world:
+        raise ValueError(f"the plan is for {plan.world} ranks and the group has {world.size()}")
+    numbers = dist.get_process_group_ranks(world)
+    mine = {}
+    layout = {
+        "ulysses": [plan.ranks_of_ulysses(index) for index in range(plan.ring)],
+        "ring": [plan.ranks_of_ring(index) for index in range(plan.ulysses)],
+    }
+    for kind, groups in layout.items():
+        for ranks in groups:
+            # All ranks must take part in making every group, also those that they are not in.
+            group = dist.new_group([numbers[rank] for rank in ranks])
+            if world.rank() in ranks:
+                mine[kind] = group
+    return RankGroups(world=world, **mine)
+
+
+class DistributedGroup:
+    """Implements `SequenceGroup` for one rank and one plan."""
+
+    def __init__(self, plan: RankPlan, groups: RankGroups) -> None:
+        self.plan, self._groups = plan, groups
+        self.rank, self.size = groups.world.rank(), plan.world
+        self._ring_index, self._ulysses_index = divmod(self.rank, plan.ulysses)
+        self.bytes_sent = 0
+        """By the collectives of this group so far, for the benchmark."""
+
+    def token_range(self, tokens: int) -> tuple[int, int]:
+        """This rank's rows; the last ones may lie beyond `tokens`."""
+        self._check(tokens)
+        return self.plan.token_range(self.rank)
+
+    def shard(self, x: Tensor) -> Tensor:
+        """This rank's rows, filled up with zeros."""
+        start, stop = self.token_range(len(x))
+        rows = x[min(start, len(x)) : stop]
+        missing = stop - start - len(rows)
+        return torch.cat((rows, rows.new_zeros(missing, *rows.shape[1:]))) if missing else rows
+
+    def gather(self, x: Tensor, tokens: int) -> Tensor:
+        """Every rank's rows without the padding."""
+        self._check(tokens)
+        whole = x.new_empty(self.size * len(x), *x.shape[1:])
+        dist.all_gather_into_tensor(whole, x.contiguous(), group=self._groups.world)
+        self._count(x, self.size - 1)
+        return whole[:tokens]
+
+    def share(self, owner: int, make: Callable[[], tuple[Tensor, ...]], like: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What rank `owner` makes, on every rank. `like` are tensors of the same shapes and dtypes to receive in."""
+        made = make() if self.rank == owner else like
+        for tensor in made:
+            dist.broadcast(tensor, group_src=owner, group=self._groups.world)
+        return made
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
+        """See `SequenceGroup.attend`. One exchange brings q, k and v, one brings the result back; between them each
+        rank has all tokens of its Ulysses group for its share of the heads."""
+        q, k, v = self._heads_for_tokens(torch.stack((q, k, v), dim=1)).unbind(1)
+        if self.plan.ring == 1:
+            valid = self.plan.valid_tokens(0)
+            out = attention(q, k[:valid], v[:valid])
+        else:
+            out = self._ring(q, k, v, attention)
+        return self._tokens_for_heads(out)
+
+    def _heads_for_tokens(self, packed: Tensor) -> Tensor:
+        """[rows, 3, heads, head_dim] -> [rows of the Ulysses group, 3, its share of the heads, head_dim]."""
+        degree = self.plan.ulysses
+        if degree == 1:
+            return packed
+        send = packed.unflatten(2, (degree, -1)).movedim(2, 0).contiguous()
+        return self._exchange(send).flatten(0, 1)
+
+    def _tokens_for_heads(self, out: Tensor) -> Tensor:
+        """[rows of the Ulysses group, its heads, head_dim] -> [rows, heads, head_dim]."""
+        degree = self.plan.ulysses
+        if degree == 1:
+            return out
+        return self._exchange(out.unflatten(0, (degree, -1)).contiguous()).movedim(0, 1).flatten(1, 2)
+
+    def _exchange(self, send: Tensor) -> Tensor:
+        received = torch.empty_like(send)
+        dist.all_to_all_single(received, send, group=self._groups.ulysses)
+        self._count(send[0], self.plan.ulysses - 1)
+        return received
+
+    def _ring(self, q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
+        """Each group's keys and values visit every rank; the next ones travel while these are attended to."""
+        ring, softmax = self.plan.ring, OnlineSoftmax()
+        here = torch.stack((k, v))
+        for step in range(ring):
+            coming = torch.empty_like(here) if step + 1 < ring else None
+            travelling = self._pass_on(here, coming) if coming is not None else []
+            valid = self.plan.valid_tokens((self._ring_index - step) % ring)
+            if valid:
+                softmax.add(*attention.with_lse(q, here[0, :valid], here[1, :valid]))
+            for work in travelling:
+                work.wait()
+            if coming is not None:
+                here = coming
+        return softmax.result(q.dtype)
+
+    def _pass_on(self, here: Tensor, coming: Tensor) -> list[dist.Work]:
+        ring, group = self.plan.ring, self._groups.ring
+        self._count(here, 1)
+        return dist.batch_isend_irecv(
+            [
+                dist.P2POp(dist.isend, here, group=group, group_peer=(self._ring_index + 1) % ring),
+                dist.P2POp(dist.irecv, coming, group=group, group_peer=(self._ring_index - 1) % ring),
+            ]
+        )
+
+    def _count(self, sent: Tensor, times: int) -> None:
+        self.bytes_sent += sent.numel() * sent.element_size() * times
+
+    def _check(self, tokens: int) -> None:
+        if tokens != self.plan.tokens:
+            raise ValueError(f"the plan is for {self.plan.tokens} tokens and the sequence has {tokens}")
