@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from engine.generators.puppet.gate import GateState
 from engine.generators.puppet.mouth_shapes import HopMouth, Mouth, clip
@@ -16,6 +17,11 @@ _RECENT_SIGMA = 6.0
 _NEAR_HOPS, _LIPS_HOPS = 2.0, 2.6
 _AROUND_HOPS = 14
 _DEAD_ZONE = 0.03
+_STEP = 0.57
+"""By how much the jaw moves in a frame at most; with the dead zone it is 0.6."""
+
+_FORESEEN_FRAMES, _BEFORE = 0.75, 0.5
+"""So far ahead the look-ahead shows enough of what the jaw will do, and the jaw is at most so much wider before."""
 
 _VOWEL_BELOW_DB = 14.0
 """Hops at most this far under the peaks are vowels: they tell the usual tilt of voice and microphone."""
@@ -23,6 +29,16 @@ _TILT_START_DB, _TILT_SHARE = 10.0, 1 / 80
 _BY_TONGUE = 0.5
 """Share of a closure that is taken back where tongue and palate make it: the lips stay parted."""
 _LABIAL_BEFORE_HOPS, _LABIAL_AFTER_HOPS = 10, 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Closed:
+    """Per hop, 0..1: a b that leaks, any closure, how far that shuts the mouth, the drive that is left (to 1.15)."""
+
+    lips: list[float]
+    closures: list[float]
+    shuts: list[float]
+    drives: list[float]
 
 
 class MouthTrack:
@@ -33,6 +49,7 @@ class MouthTrack:
         self._tilts_db: deque[float] = deque(maxlen=_HISTORY_HOPS)  # each hop's tilt over the usual one
         self._usual_tilt_db: float | None = None
         self._next_hop = 0
+        self._jaw = 0.0
 
     def add(self, mouth: HopMouth, gate: GateState, level_db: float) -> None:
         """Append the next hop."""
@@ -40,11 +57,35 @@ class MouthTrack:
         self._tilts_db.append(mouth.tilt_db - self._follow_tilt(mouth))
         self._next_hop += 1
 
-    def mouth_at(self, moment: float, frame: int, sensitivity: float) -> Mouth:
-        """The mouth at `moment`, counted in hops from the first one added; later hops are its look-ahead."""
+    def mouth_at(self, moment: float, frame: int, sensitivity: float, frame_hops: float) -> Mouth:
+        """The mouth at `moment`, counted in hops from the first one added; later hops are its look-ahead.
+
+        Frames are `frame_hops` apart and are asked for in order.
+        """
         centre = moment - (self._next_hop - len(self._hops))
         hops = [hop for hop, _, _ in self._hops]
         near = [entry for i, entry in enumerate(self._hops) if abs(i - centre) < _NEAR_HOPS]
+        track = self._closed(hops)
+        drive, width, jaw = self._opened(hops, track, centre, sensitivity)
+        # A mouth that is to close begins a frame before, and one that opens takes two, rather than to jump.
+        coming = self._opened(hops, track, centre + _FORESEEN_FRAMES * frame_hops, sensitivity)[-1]
+        jaw = max(min(jaw, self._jaw + _STEP, coming + _BEFORE), self._jaw - _STEP)
+        self._jaw = jaw if jaw >= _DEAD_ZONE else 0.0
+        recent = _mean([h.drive for h in hops], _weights(len(hops), centre, _RECENT_SIGMA))
+        closure = _mean(track.closures, _weights(len(hops), centre, _CLOSURE_SIGMA))
+        return Mouth(
+            frame=frame,
+            jaw=self._jaw,
+            width=width * clip(drive / 0.3),
+            closure=closure * clip(recent / 0.12),  # a pause is no pressing of lips
+            loudness=max((gate.loudness for _, gate, _ in near), default=0.0),
+            level_db=max((level_db for _, _, level_db in near), default=-120.0),
+            floor_db=near[-1][1].floor_db if near else -88.0,
+            is_speaking=any(gate.is_speaking for _, gate, _ in near),
+        )
+
+    def _closed(self, hops: list[HopMouth]) -> _Closed:
+        """How far each hop shuts the mouth, and what is left of its drive."""
         count = len(hops)
         dull_db = [_mean_of_three([h.dullness_db for h in hops], i) for i in range(count)]
         lips = [self._labial(hops, i, dull_db[i]) for i in range(count)]
@@ -52,27 +93,22 @@ class MouthTrack:
         # Voiced and not dull: n, d or g, shut by the tongue behind parted lips.
         tongue = [_BY_TONGUE * clip((1.0 - d) / 4.0) * h.voicing for h, d in zip(hops, dull_db, strict=True)]
         shuts = [clip(1.4 * c - 0.4) * (1.0 - t) for c, t in zip(closures, tongue, strict=True)]
-        sharp = _weights(count, centre, _CLOSURE_SIGMA)
+        drives = [h.drive * (1.0 - 0.6 * h.hiss) * (1.0 - 0.9 * s) for h, s in zip(hops, shuts, strict=True)]
+        return _Closed(lips=lips, closures=closures, shuts=shuts, drives=drives)
+
+    def _opened(
+        self, hops: list[HopMouth], track: _Closed, centre: float, sensitivity: float
+    ) -> tuple[float, float, float]:
+        """(drive, width, jaw) around one moment."""
+        count = len(hops)
         shut = max(
-            clip((_mean(shuts, sharp) - 0.35) / 0.4),
-            0.8 * _held(shuts, centre, _NEAR_HOPS),
-            _held(lips, centre, _LIPS_HOPS),
+            clip((_mean(track.shuts, _weights(count, centre, _CLOSURE_SIGMA)) - 0.35) / 0.4),
+            0.8 * _held(track.shuts, centre, _NEAR_HOPS),
+            _held(track.lips, centre, _LIPS_HOPS),
         )
-        open_drive = [h.drive * (1.0 - 0.6 * h.hiss) * (1.0 - 0.9 * s) for h, s in zip(hops, shuts, strict=True)]
-        drive = _mean(open_drive, _weights(count, centre, _DRIVE_SIGMA))
-        recent = _mean([h.drive for h in hops], _weights(count, centre, _RECENT_SIGMA))
+        drive = _mean(track.drives, _weights(count, centre, _DRIVE_SIGMA))
         openness, width = self._vowel(hops, _weights(count, centre, _VOWEL_SIGMA))
-        jaw = clip(sensitivity * drive * (0.46 + 0.36 * openness) * (1.0 - 0.9 * shut))
-        return Mouth(
-            frame=frame,
-            jaw=jaw if jaw >= _DEAD_ZONE else 0.0,
-            width=width * clip(drive / 0.3),
-            closure=_mean(closures, sharp) * clip(recent / 0.12),  # a pause is no pressing of lips
-            loudness=max((gate.loudness for _, gate, _ in near), default=0.0),
-            level_db=max((level_db for _, _, level_db in near), default=-120.0),
-            floor_db=near[-1][1].floor_db if near else -88.0,
-            is_speaking=any(gate.is_speaking for _, gate, _ in near),
-        )
+        return drive, width, clip(sensitivity * drive * (0.46 + 0.36 * openness) * (1.0 - 0.9 * shut))
 
     @staticmethod
     def _vowel(hops: list[HopMouth], weights: list[float]) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from engine.generators.puppet.gate import GateState, VoiceGate
 from engine.generators.puppet.mouth_shapes import Mouth, mouth_of_hop
 from engine.generators.puppet.mouth_track import MouthTrack
 from engine.generators.puppet.voice_features import HOP_SAMPLES, WINDOW_SAMPLES, WINDOW_START, FeatureExtractor
-from engine.media import first_sample_of
+from engine.media import SAMPLE_RATE_HZ, first_sample_of
 
 LOOKAHEAD_SAMPLES = 640
 """Sound beyond a frame's end that its mouth needs: 40 ms."""
@@ -59,7 +59,9 @@ class VoiceAnalyser:
         hops_end = (needed - WINDOW_START - WINDOW_SAMPLES) // HOP_SAMPLES + 1
         self._analyse_until(hops_end)
         middle = (self._first_sample(self._frame) + self._first_sample(self._frame + 1)) / 2
-        mouth = self._track.mouth_at((middle - HOP_SAMPLES / 2) / HOP_SAMPLES, self._frame, self._sensitivity)
+        moment = (middle - HOP_SAMPLES / 2) / HOP_SAMPLES
+        frame_hops = SAMPLE_RATE_HZ / self._fps / HOP_SAMPLES
+        mouth = self._track.mouth_at(moment, self._frame, self._sensitivity, frame_hops)
         self._frame += 1
         return mouth
 
