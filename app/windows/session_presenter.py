@@ -38,6 +38,8 @@ class SessionPresenter(QObject):
         self._state_text = "Starting..."
         self._camera_label = ""
         self._idle_text = _IDLE_TEXT
+        self._recording = self._kept = ""
+        self._was_recording = False
         client.state_changed.connect(self._on_state)
         client.noticed.connect(self._on_notice)
         client.preview_opened.connect(lambda e: reader.open(e.memory_name))
@@ -45,7 +47,7 @@ class SessionPresenter(QObject):
         client.recording_changed.connect(self._on_recording)
         client.stats_received.connect(self._on_stats)
         client.lost.connect(self._on_lost)
-        client.ready.connect(lambda _hello: window.banner.dismiss_if("engine.ended"))
+        client.ready.connect(self._on_ready)
         broadcast.session_over.connect(self._on_over)
         broadcast.failed.connect(self._on_failed)
         broadcast.microphone.problem_changed.connect(self._on_microphone)
@@ -75,6 +77,8 @@ class SessionPresenter(QObject):
 
     def _on_state(self, event: m.StateChanged) -> None:
         self._state_text = _STATES[event.state]
+        if event.state is m.SessionState.STOPPING:
+            self._was_recording = bool(self._recording)
         if event.state is m.SessionState.IDLE:
             self._no_picture(self._idle_text)
             self._idle_text = _IDLE_TEXT
@@ -109,6 +113,7 @@ class SessionPresenter(QObject):
 
     def _on_recording(self, event: m.RecordingChanged) -> None:
         self._window.set_recording(event.is_recording)
+        self._recording, self._kept = (event.path, "") if event.is_recording else ("", event.path)
         if event.reason:
             self.tell("error", event.reason)
         elif not event.is_recording:
@@ -130,6 +135,13 @@ class SessionPresenter(QObject):
         is_sent = self._broadcast.settings.has_voice_out
         w.voice_label.setText(f"{event.delay_ms:.0f} ms behind you, in step with the picture." if is_sent else _UNSENT)
 
+    def _on_ready(self, _hello: m.Hello) -> None:
+        self._window.banner.dismiss_if("engine.ended")
+        if self._recording:
+            # Fragments were written all along, so all but the last moment is there.
+            self._window.banner.tell("warn", "The recording ended with the engine; it is kept.", self._recording)
+            self._recording = ""
+
     def _on_lost(self, reason: m.Reason, _pause_ms: int) -> None:
         self._window.set_on_air(False)
         self._window.set_recording(False)
@@ -142,12 +154,17 @@ class SessionPresenter(QObject):
     def _on_over(self, reason: m.Reason, will_begin_again: bool) -> None:
         # The controller hears of the end first; the text is for the change of state that comes next.
         kind = "info" if reason.code == ENDED else "error"
+        kept = f" The recording is kept: {self._kept}" if self._was_recording else ""
         if will_begin_again:
             self._idle_text = "The picture is being started again..."
-            self._window.banner.tell(kind, reason.message, "The picture is being started again.", code=reason.code)
+            hint = "The picture is being started again."
+            self._window.banner.tell(kind, reason.message, hint + kept, code=reason.code)
         else:
             self._idle_text = "The picture has stopped."
-            self.tell(kind, reason, "Start again", self._broadcast.begin)
+            hint = (reason.hint + kept).strip()
+            self._window.banner.tell(
+                kind, reason.message, hint, code=reason.code, action="Start again", on_action=self._broadcast.begin
+            )
 
     def _on_failed(self, part: str, reason: m.Reason) -> None:
         if part == "start":

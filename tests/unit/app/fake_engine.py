@@ -50,6 +50,7 @@ class FakeEngine:
     def __init__(self, mode: str, log: str) -> None:
         self.mode, self._log = mode, log
         self.is_live = False
+        self.recording = ""
         self._memory: FrameWriterMemory | None = None
 
     def run(self) -> None:
@@ -124,10 +125,12 @@ class FakeEngine:
         return None
 
     def on_StartRecording(self, command: m.StartRecording) -> None:
+        self.recording = command.path
         emit(m.RecordingChanged(is_recording=True, path=command.path))
 
-    def on_StopRecording(self, _command: m.StopRecording) -> None:
-        emit(m.RecordingChanged(is_recording=False, path="clip.mp4"))
+    def on_StopRecording(self, _command: m.StopRecording | None) -> None:
+        emit(m.RecordingChanged(is_recording=False, path=self.recording))
+        self.recording = ""
 
     def on_SetSource(self, command: m.SetSource) -> m.Reason | None:
         is_absent = self.mode == "no_microphone" and isinstance(command.source, MicrophoneSource)
@@ -162,6 +165,8 @@ class FakeEngine:
             self.is_live = False
             state("stopping")
             self.cue_no_camera()
+            if self.recording:
+                self.on_StopRecording(None)
             self._close_preview()
             state("idle", code, message)
 

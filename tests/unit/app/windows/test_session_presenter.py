@@ -113,6 +113,24 @@ def test_a_session_that_ends_twice_says_why_and_can_be_begun_again(qtbot, live):
     assert not window.banner.isVisible() and window.air_label.text() == "Off air"
 
 
+@pytest.mark.parametrize("cue", ["fault", "exit"])
+def test_a_recording_that_ends_with_the_session_is_named(qtbot, live, cue, monkeypatch):
+    monkeypatch.setattr("app.windows.presenter._new_file", lambda _suffix: "/videos/clip.mp4")
+    application = live()
+    window = application.window
+    _click(qtbot, window.record_button)
+    qtbot.waitUntil(lambda: window.record_button.text() == "Stop")
+    _cue(application, cue)
+    qtbot.waitUntil(lambda: "/videos/clip.mp4" in window.banner.hint.text(), timeout=10_000)
+    assert window.record_button.text() == "Record"
+    qtbot.waitUntil(lambda: application.broadcast.is_live, timeout=10_000)
+    assert window.banner.isVisible()
+    _cue(application, "fault")
+    qtbot.waitUntil(lambda: "internal error" in window.banner.message.text())
+    qtbot.wait(100)
+    assert "clip.mp4" not in window.banner.hint.text(), "told once"
+
+
 def test_a_failed_start_offers_another_try(qtbot, make_window, commands):
     application = make_window("refuses_start")
     window = application.window
