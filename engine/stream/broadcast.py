@@ -42,6 +42,7 @@ from engine.sinks.recorder import Recorder
 from engine.sinks.snapshot import write_snapshot
 from engine.stream.director import Director, Stage
 from engine.stream.graph import Graph
+from engine.stream.runner import GeneratorRunner
 from engine.stream.sources import open_source
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ _STATS_EVERY_S = 0.25
 _AUDIO_EVERY_S = 0.010
 _OPEN_TIMEOUT_S = 10.0
 _RECORDER_SLOTS = 25
+_LOADER_TIMEOUT_S = 2.0
+"""What is being loaded is cancelled at its next progress; a library that hangs is left alone."""
 
 Emit = Callable[[Event], None]
 
@@ -67,6 +70,7 @@ class Broadcast:
         self._settings = settings
         self._emit_now = emit
         self._emit_lock = threading.Lock()
+        self._state_lock = threading.RLock()
         self._clock = clock or SystemClock()
         self._state = SessionState.IDLE
         self._graph: Graph | None = None
@@ -133,10 +137,10 @@ class Broadcast:
             reason = reason_of(error) if isinstance(error, StandinError) else Reason(code="error", message=str(error))
             self._enter_with(SessionState.IDLE, reason)
             raise
+        self._director.begin(self._graph.runner)
         for name, loop in (("audio", self._hear), ("generator", self._generate), ("pacer", self._pace)):
             self._start_thread(name, loop)
         self._start_thread("stats", self._watch)
-        self._director.begin(self._graph.runner)
 
     def cancel(self) -> None:
         """Make a running `start` or change end with `Cancelled` soon."""
@@ -159,8 +163,9 @@ class Broadcast:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(5.0)
+        still_making = next((t for t in self._threads if t.name == "generator" and t.is_alive()), None)
         self._threads.clear()
-        self._director.join(5.0)
+        self._director.join(_LOADER_TIMEOUT_S)
         if self._voice is not None:
             self._voice.stop()
             self._voice = None
@@ -169,7 +174,7 @@ class Broadcast:
         for name in list(self._boxes):
             self._close_box(name)
         if self._graph is not None:
-            self._graph.runner.close()
+            _close_runner(self._graph.runner, still_making)
             self._graph = None
 
     # ------------------------------------------------------------------------------------------- live changes
@@ -352,9 +357,12 @@ class Broadcast:
 
     def _generate(self) -> None:
         runner = self._running().runner
-        while not self._stopping.is_set():
-            if not runner.step():
-                runner.wait(0.1)
+        try:
+            while not self._stopping.is_set():
+                if not runner.step():
+                    runner.wait(0.1)
+        finally:
+            runner.end()
 
     def _pace(self) -> None:
         pacer = self._running().pacer
@@ -371,17 +379,17 @@ class Broadcast:
             self._drop_failed_boxes()
             self._follow_source(graph)
             self._follow_voice(graph)
-            if self._state is not SessionState.FALLBACK:
-                is_late = graph.pacer.held_in_a_row > self._settings.fps // 2
-                if is_late and self._state is SessionState.LIVE:
-                    self._enter(
-                        SessionState.HOLDING,
-                        "session.holding",
-                        "The generator is late, so the last picture is held.",
-                        "Choose a smaller size or another generator.",
-                    )
-                elif not is_late and self._state is SessionState.HOLDING:
-                    self._enter(SessionState.LIVE, "session.live", "The picture moves again.")
+            is_late = graph.pacer.held_in_a_row > self._settings.fps // 2
+            if is_late and self._state is SessionState.LIVE:
+                reason = Reason(
+                    code="session.holding",
+                    message="The generator is late, so the last picture is held.",
+                    hint="Choose a smaller size or another generator.",
+                )
+                self._move(SessionState.HOLDING, reason, only_from=SessionState.LIVE)
+            elif not is_late and self._state is SessionState.HOLDING:
+                reason = Reason(code="session.live", message="The picture moves again.")
+                self._move(SessionState.LIVE, reason, only_from=SessionState.HOLDING)
 
     def stats(self) -> Stats:
         """The counters now."""
@@ -444,13 +452,36 @@ class Broadcast:
         self._enter_with(state, Reason(code=code, message=message, hint=hint))
 
     def _enter_with(self, state: SessionState, reason: Reason) -> None:
-        self._state = state
-        logger.info("session %s: %s", state.value, reason.message)
-        self._emit(StateChanged(state=state, reason=reason))
+        with self._state_lock:
+            self._state = state
+            logger.info("session %s: %s", state.value, reason.message)
+            self._emit(StateChanged(state=state, reason=reason))
+
+    def _move(self, state: SessionState, reason: Reason, *, only_from: SessionState | None = None) -> None:
+        """Enter a state of the running session; not once it is being stopped, nor from any but `only_from`."""
+        with self._state_lock:
+            if self._state in (SessionState.STOPPING, SessionState.IDLE) or only_from not in (None, self._state):
+                return
+            self._enter_with(state, reason)
 
     def _emit(self, event: Event) -> None:
         with self._emit_lock:
             self._emit_now(event)
+
+
+def _close_runner(runner: GeneratorRunner, still_making: threading.Thread | None) -> None:
+    """Close the generators: at once, or when `still_making` has ended its chunk."""
+    if still_making is None or still_making is threading.current_thread():
+        runner.close()
+        return
+
+    def close_later() -> None:
+        still_making.join()
+        runner.close()
+
+    logger.warning("the generator has not ended its chunk yet; it is closed when it has")
+    runner.end()
+    threading.Thread(target=close_later, name="closer", daemon=True).start()
 
 
 def _find_camera(settings: CameraSettings) -> VirtualCamera:
@@ -474,10 +505,10 @@ class _SessionStage(Stage):
         self._session._emit(Noticed(reason=reason_of(error), is_error=True))
 
     def on_standby(self, code: str, message: str, hint: str) -> None:
-        self._session._enter(SessionState.FALLBACK, code, message, hint)
+        self._session._move(SessionState.FALLBACK, Reason(code=code, message=message, hint=hint))
 
     def on_ready(self) -> None:
-        self._session._enter(SessionState.LIVE, "session.live", "The picture is live.")
+        self._session._move(SessionState.LIVE, Reason(code="session.live", message="The picture is live."))
 
     def presented(self) -> int:
         return self._session._presented()

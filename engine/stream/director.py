@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +15,13 @@ from engine.errors import Cancelled, ModelFilesError, PortraitError, StandinErro
 from engine.generators.base import Progress
 from engine.generators.factory import standby_for
 from engine.media import ChunkSpec, Notice
+from engine.portrait.load import load_portrait
 from engine.settings import GeneratorSettings, SessionSettings
 from engine.stream import pace_memory
 from engine.stream.patience import Patience
-from engine.stream.runner import GeneratorRunner, Scene
+from engine.stream.runner import GeneratorRunner, as_generator_error
 from engine.stream.scene import new_generator, prepare_scene, recomposed
+from engine.stream.swap import Outdated, Scene
 
 logger = logging.getLogger(__name__)
 
@@ -50,17 +54,25 @@ class Stage:
 
 
 class Director:
-    """One session's scenes. `open`, `begin`, `change` and `close` are called by the session's command thread,
-    `on_failure` by the generator's; a thread of its own loads what takes long."""
+    """One session's scenes. `open`, `begin` and `change` are called by the session's command thread, `on_failure` by
+    the generator's; a thread of its own loads what takes long.
+
+    Two locks: `_swapping` is held while a scene takes over, which waits for the generator's thread; `_news` only for
+    a moment, while states are told and loads are asked for, so that the generator's thread may take it.
+    """
 
     def __init__(self, settings: SessionSettings, stage: Stage, progress: Progress, stopping: threading.Event) -> None:
         self.settings = settings
         self._stage, self._progress, self._stopping = stage, progress, stopping
         self._patience = Patience(settings.fps)
         self._runner: GeneratorRunner | None = None
-        self._lock = threading.Lock()
+        self._swapping = threading.Lock()
+        self._news = threading.Condition()
         self._version = 0
+        self._follows_canvas = True
         self._loader: threading.Thread | None = None
+        self._load_at_s = math.inf
+        self._is_told_ready = False
         self.standby: Scene | None = None
         self.coming: tuple[ChunkSpec, float] | None = None
 
@@ -68,64 +80,83 @@ class Director:
         """The scene to go live with. Raises what would make the wanted one impossible, as far as that is quick to
         find out, or, without a standby, whatever preparing it raises."""
         settings = self.settings
-        stand_in = standby_for(settings.generator.name) if settings.has_standby else None
-        if stand_in is not None:
-            wanted = new_generator(settings)
-            wanted.check()
-            chunk = wanted.spec.chunk
-            wanted.close()
-            self.standby = self._prepared_standby(stand_in)
-        if self.standby is not None:
-            known_s = pace_memory.recall(settings.generator)
-            # One that keeps up at all needs no longer than its chunks last.
-            self.coming = (chunk, chunk.frames / chunk.fps if known_s is None else known_s)
-            return self.standby
+        stand_in = standby_for(settings.generator.name)
+        if stand_in is not None and settings.has_standby:
+            chunk = self._examined()
+            self.standby = self._prepared_standby(stand_in, settings)
+            if self.standby is not None:
+                known_s = pace_memory.recall(settings.generator)
+                # One that keeps up at all needs no longer than its chunks last.
+                self.coming = (chunk, chunk.frames / chunk.fps if known_s is None else known_s)
+                return self.standby
         scene, notices = prepare_scene(settings, self._progress)
+        if stand_in is not None:
+            pace_memory.remember(settings.generator, scene.first_frame_s)
+        self._follows_canvas = scene.generator.spec.follows_canvas
         self._stage.on_notices(notices)
         return scene
 
     def begin(self, runner: GeneratorRunner) -> None:
-        """The session is live with the scene of `open`; loads the wanted one if that was its standby."""
+        """The session is about to go live with the scene of `open`; loads the wanted one if that was its standby."""
         self._runner = runner
-        if self.standby is None:
-            self._stage.on_ready()
-            return
-        name, shown = self.settings.generator.name, self.standby.generator.spec.name
-        self._stage.on_standby(
-            "session.standby", f"The {shown} is shown until {name} is ready.", "It takes over by itself."
-        )
-        self._start_loader(0.0)
+        with self._news:
+            if self.standby is None:
+                self._is_told_ready = True
+                self._stage.on_ready()
+            else:
+                self._tell_standby()
+                self._ask_for_load(0.0)
 
     def change(self, **changes: Any) -> None:
         """Another portrait or canvas. Raises what preparing it raises; then everything stays as it was."""
-        runner = self._running()
         settings = msgspec.structs.replace(self.settings, **changes)
-        standby = self._new_standby(settings)
-        scene, notices = None, []
-        if not runner.needs_another:
-            scene, notices = self._changed_scene(settings, runner.scene, is_same_portrait="portrait" not in changes)
+        is_same_portrait = "portrait" not in changes
+        standby = self._another_standby(settings)
         try:
-            with self._lock:
-                self._version += 1
-                if scene is not None:
-                    runner.swap(scene)
-                if standby is not None:
-                    self.standby = standby
-                    runner.replace_standby(standby)
-                self.settings = msgspec.structs.replace(self.settings, **changes)
-        except StandinError:
-            for unused in (scene, standby):
-                if unused is not None and unused.generator is not runner.scene.generator:
-                    unused.generator.close()
+            notices = self._let_in_changed(settings, standby, is_same_portrait=is_same_portrait)
+        except BaseException:
+            if standby is not None:
+                standby.generator.close()
             raise
         self._stage.on_notices(notices)
-        if runner.needs_another:
-            self._start_loader(0.0)
+        with self._news:
+            if not self._running().needs_another:
+                if not self._is_told_ready:
+                    self._tell_ready()
+            elif not is_same_portrait or self._follows_canvas:
+                if self.standby is not None:
+                    self._tell_standby()
+                self._ask_for_load(0.0)
 
-    def _new_standby(self, settings: SessionSettings) -> Scene | None:
+    def on_failure(self, error: StandinError) -> None:
+        """The running generator failed. Its standby has taken over already, or its last picture is held."""
+        runner = self._running()
+        with self._news:
+            wait_s = self._patience.failed(self._stage.presented())
+            self._stage.on_error(error)
+            self._is_told_ready = False
+            message = "The generator failed and is being started again."
+            if self.standby is not None and not runner.has_failed:
+                message = f"The generator failed; the {_name_of(self.standby)} stands in while it starts again."
+            self._stage.on_standby("session.fallback", message, "Please wait.")
+            if self._load_at_s == math.inf:
+                self._ask_for_load(wait_s)
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the loading thread, after `stopping` was set."""
+        with self._news:
+            loader = self._loader
+            self._news.notify_all()
+        if loader is not None and loader is not threading.current_thread():
+            loader.join(timeout_s)
+
+    # --------------------------------------------------------------------------------------- changes while live
+
+    def _another_standby(self, settings: SessionSettings) -> Scene | None:
         if self.standby is None:
             return None
-        standby = self._prepared_standby(self.standby.generator.spec.name, settings)
+        load_portrait(settings.portrait)  # one that cannot even be read is another error than one without a face
+        standby = self._prepared_standby(_name_of(self.standby), settings)
         if standby is None:
             raise PortraitError(
                 "Nothing could stand in for this portrait if its generator failed.",
@@ -134,88 +165,150 @@ class Director:
             )
         return standby
 
-    def _changed_scene(
-        self, settings: SessionSettings, shown: Scene, *, is_same_portrait: bool
-    ) -> tuple[Scene, list[Notice]]:
-        if is_same_portrait and not shown.generator.spec.follows_canvas:
-            return recomposed(shown, settings), []
-        return prepare_scene(settings, self._progress, like=shown)
-
-    def on_failure(self, error: StandinError) -> None:
-        """The running generator failed. Its standby has taken over already, or its last picture is held."""
-        wait_s = self._patience.failed(self._stage.presented())
-        self._stage.on_error(error)
-        message = "The generator failed and is being started again."
-        if self.standby is not None:
-            message = f"The generator failed; the {self.standby.generator.spec.name} stands in while it starts again."
-        self._stage.on_standby("session.fallback", message, "Please wait.")
-        self._start_loader(wait_s)
-
-    def join(self, timeout_s: float) -> None:
-        """Wait for the loading thread, after `stopping` was set."""
-        if self._loader is not None and self._loader is not threading.current_thread():
-            self._loader.join(timeout_s)
-
-    # ---------------------------------------------------------------------------------------------- loading
-
-    def _start_loader(self, wait_s: float) -> None:
-        if self._loader is not None and self._loader.is_alive() and self._loader is not threading.current_thread():
-            return
-        self._loader = threading.Thread(target=self._load, args=(wait_s,), name="loader", daemon=True)
-        self._loader.start()
-
-    def _load(self, wait_s: float) -> None:
-        """Prepare the wanted scene and let it take over; anew where the settings changed on the way."""
-        runner = self._running()
-        while runner.needs_another and not self._stopping.wait(wait_s):
-            version = self._version
+    def _let_in_changed(
+        self, settings: SessionSettings, standby: Scene | None, *, is_same_portrait: bool
+    ) -> list[Notice]:
+        """Prepare the wanted scene beside the one that runs, unless it is to be loaded anyway, and let both in; once
+        more if the running one failed or came in meanwhile."""
+        while True:
+            shown = self._running().scene
+            scene, notices = None, []
+            if not self._running().needs_another:
+                if is_same_portrait and not shown.generator.spec.follows_canvas:
+                    scene = recomposed(shown, settings)
+                else:
+                    scene, notices = prepare_scene(settings, self._progress, like=shown)
             try:
-                scene, notices = prepare_scene(self.settings, _Unless(self._progress, lambda: self._version != version))  # noqa: B023
-                with self._lock:
-                    is_wanted = version == self._version
-                    if is_wanted:
-                        self._let_in(scene, runner)
-            except Cancelled:
-                wait_s = 0.0
+                if self._swap_changed(settings, scene, standby, shown, is_same_portrait=is_same_portrait):
+                    return notices
+            except Outdated:
                 continue
-            except StandinError as error:
-                if self._stopping.is_set() or not self._wants_another_try(error):
-                    return
-                wait_s = self._patience.failed(self._stage.presented())
-                continue
-            if is_wanted:
-                self._welcome(scene, notices)
-                return
-            scene.generator.close()
-            wait_s = 0.0
+            except BaseException:
+                if scene is not None and scene.generator is not shown.generator:
+                    scene.generator.close()
+                raise
 
-    def _wants_another_try(self, error: StandinError) -> bool:
-        self._stage.on_error(error)
-        if self.standby is None or not isinstance(error, _HOPELESS):
+    def _swap_changed(
+        self,
+        settings: SessionSettings,
+        scene: Scene | None,
+        standby: Scene | None,
+        shown: Scene,
+        *,
+        is_same_portrait: bool,
+    ) -> bool:
+        runner = self._running()
+        with self._swapping:
+            if scene is None and not runner.needs_another:
+                return False
+            if scene is not None or standby is not None:
+                is_same = scene is not None and scene.generator is shown.generator
+                runner.swap(scene, standby=standby, is_same_generator=is_same)
+            if standby is not None:
+                self.standby = standby
+            self.settings = settings
+            if scene is not None or not is_same_portrait or self._follows_canvas:
+                self._version += 1  # what is being loaded is not wanted any more
             return True
-        name, shown = self.settings.generator.name, self.standby.generator.spec.name
-        self._stage.on_standby(
-            "session.standby_stays", f"{name} could not be started, so the {shown} stays.", "Change it and start again."
-        )
-        return False
 
-    def _welcome(self, scene: Scene, notices: list[Notice]) -> None:
-        self._patience.recovered(self._stage.presented())
-        if self.standby is not None:
-            pace_memory.remember(self.settings.generator, scene.first_frame_s)
-        self._stage.on_notices(notices)
-        self._stage.on_ready()
+    # -------------------------------------------------------------------------------------------------- loading
 
-    def _let_in(self, scene: Scene, runner: GeneratorRunner) -> None:
+    def _ask_for_load(self, wait_s: float) -> None:
+        """Load the wanted scene in `wait_s`; `_news` is held."""
+        self._load_at_s = time.monotonic() + wait_s
+        self._news.notify_all()
+        if self._loader is None:
+            self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
+            self._loader.start()
+
+    def _load(self) -> None:
+        while self._is_load_due():
+            try:
+                self._load_once()
+            except Cancelled:
+                pass  # the settings changed, or the session ends
+            except Exception as error:  # noqa: BLE001 - loading may fail in any way; the session goes on
+                self._plan_another_try(error)
+
+    def _is_load_due(self) -> bool:
+        """Waits until it is; false once nothing is to be loaded, and this thread is no more then."""
+        with self._news:
+            while not self._stopping.is_set() and self._running().needs_another and self._load_at_s < math.inf:
+                wait_s = self._load_at_s - time.monotonic()
+                if wait_s <= 0:
+                    self._load_at_s = math.inf
+                    return True
+                self._news.wait(wait_s)
+            self._loader, self._load_at_s = None, math.inf
+            return False
+
+    def _load_once(self) -> None:
+        """Prepare the wanted scene and let it take over, unless the settings changed on the way."""
+        runner = self._running()
+        with self._swapping:
+            version, settings = self._version, self.settings
+        progress = _Unless(self._progress, lambda: self._stopping.is_set() or self._version != version)
+        if runner.has_failed and self.standby is not None:
+            self._repair_standby(version, settings, progress)
+        scene, notices = prepare_scene(settings, progress)
         try:
-            runner.swap(scene)
-        except StandinError:
+            with self._swapping:
+                progress.check()
+                if settings.canvas != self.settings.canvas:
+                    scene = recomposed(scene, self.settings)
+                runner.swap(scene)
+        except BaseException:
             scene.generator.close()
             raise
+        if self.standby is not None:
+            pace_memory.remember(settings.generator, scene.first_frame_s)
+        self._stage.on_notices(notices)
+        with self._news:
+            if not runner.needs_another:
+                self._tell_ready()
 
-    def _prepared_standby(self, name: str, settings: SessionSettings | None = None) -> Scene | None:
+    def _repair_standby(self, version: int, settings: SessionSettings, progress: _Unless) -> None:
+        """The standby has failed, too: a fresh one shows something while the wanted one is loaded."""
+        assert self.standby is not None
+        standby = self._prepared_standby(_name_of(self.standby), settings)
+        if standby is None:
+            return
+        try:
+            with self._swapping:
+                progress.check()
+                self._running().swap(standby=standby)
+                self.standby = standby
+        except BaseException:
+            standby.generator.close()
+            raise
+
+    def _plan_another_try(self, error: Exception) -> None:
+        name = self.settings.generator.name
+        if not isinstance(error, StandinError):
+            logger.error("%s could not be loaded", name, exc_info=error)
+        with self._news:
+            if self._stopping.is_set():
+                return
+            self._stage.on_error(as_generator_error(name, error))
+            if self.standby is None or not isinstance(error, _HOPELESS):
+                self._load_at_s = time.monotonic() + self._patience.failed(self._stage.presented())
+                return
+            message = f"{name} could not be started, so the {_name_of(self.standby)} stays."
+            self._stage.on_standby("session.standby_stays", message, "Change it and start again.")
+
+    def _examined(self) -> ChunkSpec:
+        """What the wanted generator asks for, after it has been looked at without being loaded."""
+        wanted = new_generator(self.settings)
+        try:
+            wanted.check()
+            self._follows_canvas = wanted.spec.follows_canvas
+            return wanted.spec.chunk
+        finally:
+            wanted.close()
+
+    def _prepared_standby(self, name: str, settings: SessionSettings) -> Scene | None:
         """None where the standby can make nothing of the portrait: then nothing stands in."""
-        settings = msgspec.structs.replace(settings or self.settings, generator=GeneratorSettings(name=name))
+        settings = msgspec.structs.replace(settings, generator=GeneratorSettings(name=name))
         try:
             scene, _ = prepare_scene(settings, self._progress)
         except PortraitError as error:
@@ -223,9 +316,25 @@ class Director:
             return None
         return scene
 
+    # -------------------------------------------------------------------------------------------------- telling
+
+    def _tell_ready(self) -> None:
+        self._is_told_ready = True
+        self._patience.recovered(self._stage.presented())
+        self._stage.on_ready()
+
+    def _tell_standby(self) -> None:
+        assert self.standby is not None
+        message = f"The {_name_of(self.standby)} is shown until {self.settings.generator.name} is ready."
+        self._stage.on_standby("session.standby", message, "It takes over by itself.")
+
     def _running(self) -> GeneratorRunner:
         assert self._runner is not None
         return self._runner
+
+
+def _name_of(scene: Scene) -> str:
+    return scene.generator.spec.name
 
 
 class _Unless:
@@ -234,7 +343,11 @@ class _Unless:
     def __init__(self, progress: Progress, is_void: Callable[[], bool]) -> None:
         self._progress, self._is_void = progress, is_void
 
-    def update(self, stage: str, done: float, total: float, unit: str = "") -> None:
+    def check(self) -> None:
+        """Raises `Cancelled` if so."""
         if self._is_void():
             raise Cancelled("The settings changed meanwhile.")
+
+    def update(self, stage: str, done: float, total: float, unit: str = "") -> None:
+        self.check()
         self._progress.update(stage, done, total, unit)

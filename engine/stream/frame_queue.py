@@ -14,7 +14,7 @@ class FrameQueue:
 
     When it is full, the oldest frame that has not been taken is overwritten and counted in `dropped`. The picture
     that `take_due` returned stays the pacer's until its next call. `scene` is whatever the writer wants to travel
-    with the frames that follow (the canvas they belong on).
+    with the frames that follow (the canvas they belong on), `last_frame` the newest one ever committed, -1 before.
     """
 
     def __init__(self, slots: int) -> None:
@@ -27,6 +27,7 @@ class FrameQueue:
         self._writing: np.ndarray | None = None
         self._shown: tuple[int, np.ndarray, Any] | None = None
         self._shape = (0, 0, 3)
+        self.last_frame = -1
         self.dropped = 0
 
     def set_size(self, width: int, height: int) -> None:
@@ -58,6 +59,7 @@ class FrameQueue:
                 self.dropped += 1
             self._waiting.append((frame, self._writing, self.scene))
             self._writing = None
+            self.last_frame = frame
 
     def take_due(self, frame: int) -> tuple[int, np.ndarray, Any, int] | None:
         """(number, picture, scene, skipped): the newest waiting frame whose number is at most `frame`, and how many

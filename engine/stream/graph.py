@@ -5,6 +5,7 @@ Tests step through it with a `ManualClock`; `Broadcast` gives each step its thre
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -20,8 +21,9 @@ from engine.sinks.base import PresentedFrame
 from engine.stream.frame_queue import FrameQueue
 from engine.stream.listener import CAPTURE_S, Listener
 from engine.stream.pacer import Pacer
-from engine.stream.runner import GeneratorRunner, Scene, needed_delay_s
+from engine.stream.runner import GeneratorRunner, needed_delay_s
 from engine.stream.sample_clock import SampleClock
+from engine.stream.swap import Scene
 from engine.stream.timeline import Timeline
 
 _SPEECH_DBFS = -50.0
@@ -47,13 +49,16 @@ class Graph:
     ) -> None:
         """`coming` is what a generator that is still to take over wants, and the seconds to its first frame: the
         session's delay is made for it, because a delay that changes on the way is seen and heard."""
-        spec, first_frame_s = coming or (scene.generator.spec.chunk, scene.first_frame_s)
+        wants = [(scene.generator.spec.chunk, scene.first_frame_s), *([coming] if coming is not None else [])]
         self._clock = clock
         self._fps = settings.fps
-        self.delay_s = needed_delay_s(spec.frames, spec.fps, spec.lookahead_samples, first_frame_s, CAPTURE_S)
+        self.delay_s = max(
+            needed_delay_s(spec.frames, spec.fps, spec.lookahead_samples, first_frame_s, CAPTURE_S)
+            for spec, first_frame_s in wants
+        )
         self.sample_clock = SampleClock(clock.now())
         self.timeline = Timeline(kept_s=max(4.0, 3 * self.delay_s))
-        self.queue = FrameQueue(slots=max(_FEWEST_SLOTS, 2 * spec.frames))
+        self.queue = FrameQueue(slots=self._slots(wants))
         self.listener = Listener(self.timeline, self.sample_clock, clock)
         self.runner = GeneratorRunner(
             scene,
@@ -78,6 +83,11 @@ class Graph:
         self._counted = (clock.now(), 0)
         self._shown_fps = 0.0
         self._voice_offset_s: float | None = None
+
+    def _slots(self, wants: list[tuple[ChunkSpec, float]]) -> int:
+        """A frame waits for less than the delay, so that no more of them than that can be waiting."""
+        most_frames = max(spec.frames for spec, _ in wants)
+        return max(_FEWEST_SLOTS, 2 * most_frames, math.ceil(self.delay_s * self._fps) + 1)
 
     def go_live(self, source: AudioSource) -> None:
         """Sample 0 is now; `source` has just been started."""

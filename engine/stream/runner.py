@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 from engine.clock import Clock
-from engine.errors import GeneratorError, StandinError
+from engine.errors import Cancelled, GeneratorError, StandinError
 from engine.generators.base import Generator
 from engine.media import SAMPLE_RATE_HZ, Notice, first_sample_of, frame_at
 from engine.stream.frame_queue import FrameQueue
 from engine.stream.sample_clock import SampleClock
+from engine.stream.swap import Outdated, Scene, Swap
 from engine.stream.timeline import Timeline
 
 logger = logging.getLogger(__name__)
@@ -24,18 +23,9 @@ _LEAD_S = 0.3
 """Frames are made at most this long before they are due. It matters to a quick generator in a session whose delay is
 that of a slow one: what it has made already, another one cannot make any more."""
 _TAKE_OVER_MARGIN_S = 0.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scene:
-    """A prepared generator, what its frames are shown on (`canvas` travels with each frame), and how it did while it
-    was warmed up: `generate_s` seconds per chunk, and `first_frame_s` seconds until its frames could be shown at their
-    pace without waiting for one of them."""
-
-    generator: Generator
-    canvas: Any
-    generate_s: float = 0.0
-    first_frame_s: float = 0.0
+_SWAP_TIMEOUT_S = 5.0
+_SWAP_TIMEOUT_CHUNKS = 3
+"""A swap waits for the end of the running chunk, and some cards need seconds for one."""
 
 
 class GeneratorRunner:
@@ -70,8 +60,8 @@ class GeneratorRunner:
         self._standby = standby
         self._retired: list[Generator] = []
         self._lock = threading.Lock()
-        self._pending: Scene | None = None
-        self._swapped = threading.Event()
+        self._pending: Swap | None = None
+        self._has_ended = False
         self._is_discontinuous = True
         self._has_failed = False
         self.delay_s = delay_s
@@ -96,33 +86,51 @@ class GeneratorRunner:
         """Whether the wanted generator does not run: its standby does, or nothing does any more."""
         return self._has_failed or self.is_standing_in
 
-    def replace_standby(self, scene: Scene) -> None:
-        """Another standby, which also takes over where the old one is running."""
-        with self._lock:
-            old, self._standby = self._standby, scene
-            if old is not None:
-                self._retired.append(old.generator)
-            is_running = self._scene is old
-        if is_running:
-            self.swap(scene)
+    @property
+    def has_failed(self) -> bool:
+        """Whether nothing runs: the last picture is held."""
+        return self._has_failed
 
-    def swap(self, scene: Scene, timeout_s: float = 5.0) -> None:
-        """Let a prepared scene take over at the next chunk; the old generator is closed. Waits until it has.
+    def swap(
+        self,
+        scene: Scene | None = None,
+        *,
+        standby: Scene | None = None,
+        is_same_generator: bool = False,
+        timeout_s: float | None = None,
+    ) -> None:
+        """Let prepared scenes take over at the next chunk (see `Swap`); those that they replace are closed. Waits
+        until it is done. One caller at a time.
 
-        Raises `GeneratorError` if the running chunk does not end in time."""
+        Raises `GeneratorError` if the running chunk does not end in time (by default, what its pace demands and five
+        seconds), `Outdated`, or `Cancelled` after `end`. Nothing has changed then, and the caller closes what it
+        prepared."""
+        swap = Swap(scene, standby, is_same_generator=is_same_generator)
+        if timeout_s is None:
+            timeout_s = _SWAP_TIMEOUT_S + _SWAP_TIMEOUT_CHUNKS * self.generate_s
         with self._lock:
-            self._pending = scene
-            self._swapped.clear()
+            if self._has_ended:
+                raise Cancelled("The session has ended.")
+            self._pending = swap
         self._timeline.wake()
-        if self._swapped.wait(timeout_s):
+        if swap.wait(timeout_s):
             return
         with self._lock:
-            if self._pending is not scene:
-                return  # being taken over at this moment
-            self._pending = None  # the caller closes it: it must not take over later
-        raise GeneratorError(
-            f"The new portrait could not take over within {timeout_s:g} seconds.", code="generator.busy"
-        )
+            is_waiting = self._pending is swap
+            if is_waiting:
+                self._pending = None  # the caller closes its scenes: they must not take over later
+        if is_waiting or not swap.wait(timeout_s):
+            raise GeneratorError(
+                f"The new picture could not take over within {timeout_s:g} seconds.", code="generator.busy"
+            )
+
+    def end(self) -> None:
+        """`step` is not called any more: whoever waits for a swap is told."""
+        with self._lock:
+            self._has_ended = True
+            swap, self._pending = self._pending, None
+        if swap is not None:
+            swap.answer(Cancelled("The session has ended."))
 
     def step(self) -> bool:
         """Make the next chunk if its sound is there; true if anything was done."""
@@ -143,7 +151,7 @@ class GeneratorRunner:
         try:
             self._scene.generator.generate(chunk, self._queue)
         except Exception as error:  # noqa: BLE001 - a generator may fail in any way; the session goes on
-            self._fail(error)
+            self._fail(self._scene, error)
             return True
         self._is_discontinuous = False
         self.next_frame += spec.frames
@@ -173,46 +181,70 @@ class GeneratorRunner:
 
     def close(self) -> None:
         """Close the generators; after the thread that calls `step` has ended."""
-        with self._lock:
-            scenes = [self._scene, self._pending, self._standby]
-            self._pending = self._standby = None
-        for generator in {id(scene.generator): scene.generator for scene in scenes if scene is not None}.values():
-            generator.close()
+        self.end()
+        self._retire(self._scene)
+        if self._standby is not None:
+            self._retire(self._standby)
+        self._standby = None
         self._close_retired()
 
     def _swap_if_wanted(self) -> None:
         with self._lock:
-            pending, self._pending = self._pending, None
-        if pending is None:
-            self._close_retired()
-            return
-        old = self._scene.generator
-        if old is not pending.generator:
-            self._bridge(pending)
-        self._take_over(pending)
-        if old is not pending.generator:
-            self._is_discontinuous = True
-            self._has_failed = False
-            if self._standby is None or old is not self._standby.generator:
-                self._retired.append(old)
-        self._swapped.set()
+            swap, self._pending = self._pending, None
+        if swap is not None:
+            if swap.is_outdated(self._scene.generator):
+                swap.answer(Outdated("The generator failed meanwhile."))
+            else:
+                self._apply(swap)
+                swap.answer()
         self._close_retired()
 
+    def _apply(self, swap: Swap) -> None:
+        coming = swap.scene
+        if swap.standby is not None:
+            if self._standby is not None:
+                self._retire(self._standby)
+            if coming is None and self._scene is self._standby:
+                coming = swap.standby
+            self._standby = swap.standby
+        if coming is None:
+            return
+        if coming.generator is self._scene.generator:
+            self._take_over(coming)
+            return
+        self._bridge(coming)
+        if self._standby is None or self._scene is not self._standby:
+            self._retire(self._scene)
+        self._take_over(coming)
+        self._is_discontinuous = True
+        self._has_failed = False
+
     def _bridge(self, coming: Scene) -> None:
-        """Let the old generator make the frames that the coming one would be too late for."""
-        fps = coming.generator.spec.chunk.fps
-        ready_s = self._clock.now() + coming.first_frame_s + _TAKE_OVER_MARGIN_S
-        target = frame_at(max(0, self._sample_clock.sample_at(ready_s - self.delay_s)), fps) + 1
-        while self.next_frame < target and not self._has_failed:
-            if not self._timeline.has(self.next_frame, self._scene.generator.spec.chunk):
+        """Let the old generator make the frames that the coming one would be too late for. One that does not keep up
+        itself would only lose more."""
+        while not self._has_failed and self.next_frame < self._first_in_time(coming):
+            spec = self._scene.generator.spec.chunk
+            if not self._timeline.has(self.next_frame, spec) or self.generate_s >= spec.frames / spec.fps:
                 break
             self._generate()
+
+    def _first_in_time(self, coming: Scene) -> int:
+        """The first frame that `coming` can have ready when it is due, if it begins now."""
+        ready_s = self._clock.now() + coming.first_frame_s + _TAKE_OVER_MARGIN_S
+        sample = max(0, self._sample_clock.sample_at(ready_s - self.delay_s))
+        return frame_at(sample, coming.generator.spec.chunk.fps) + 1
+
+    def _retire(self, scene: Scene) -> None:
+        if all(scene.generator is not retired for retired in self._retired):
+            self._retired.append(scene.generator)
 
     def _close_retired(self) -> None:
         retired, self._retired = self._retired, []
         for generator in retired:
-            if generator is not self._scene.generator:
+            try:
                 generator.close()
+            except Exception:  # one that failed may not even end properly; the session goes on
+                logger.exception("the generator %s could not be closed", generator.spec.name)
 
     def _take_over(self, scene: Scene) -> None:
         self._scene = scene
@@ -228,10 +260,7 @@ class GeneratorRunner:
             return
         ready_s = self._clock.now() + self.generate_s - self.delay_s
         frame = max(self.next_frame + 1, frame_at(max(0, self._sample_clock.sample_at(ready_s)), fps) + 1)
-        newest = self._queue.newest()
-        if newest is not None:
-            frame = max(frame, newest + 1)
-        self._skip_to(frame, fps)
+        self._skip_to(max(frame, self._queue.last_frame + 1), fps)
 
     def _skip_to(self, frame: int, fps: int) -> None:
         self.skipped_samples += first_sample_of(frame, fps) - first_sample_of(self.next_frame, fps)
@@ -243,33 +272,43 @@ class GeneratorRunner:
         weight = _SLOWER_WEIGHT if took_s > self.generate_s else _FASTER_WEIGHT
         self.generate_s += weight * (took_s - self.generate_s)
 
-    def _fail(self, error: Exception) -> None:
-        failed = self._scene.generator
-        logger.error("the generator %s failed", failed.spec.name, exc_info=error)
-        if not isinstance(error, StandinError):
-            error = GeneratorError(
-                f"The {failed.spec.name} generator stopped because of an internal error: {error}.",
-                code="generator.internal",
-                detail=repr(error),
-            )
-        if self._standby is None or self._scene is self._standby:
-            # Some of its frames may wait already, and the same sound would fail the next generator, too.
-            self._skip_to(self.next_frame + failed.spec.chunk.frames, failed.spec.chunk.fps)
-            self._has_failed = True
-        else:
-            self._stand_in(failed)
-        self._on_failure(error)
-
-    def _stand_in(self, failed: Generator) -> None:
-        """The standby goes on with the first frame that has not been made."""
-        assert self._standby is not None
-        newest = self._queue.newest()
-        if newest is not None:
-            self.next_frame = max(self.next_frame, newest + 1)
-        self._standby.generator.reset()
-        self._take_over(self._standby)
+    def _fail(self, failed: Scene, error: Exception) -> None:
+        if self._has_ended:
+            logger.info("the generator %s ended with the session", failed.generator.spec.name, exc_info=error)
+            return
+        logger.error("the generator %s failed", failed.generator.spec.name, exc_info=error)
+        chunk = failed.generator.spec.chunk
         self._is_discontinuous = True
-        self._retired.append(failed)
+        if self._standby is not None and failed is not self._standby and self._stand_in(failed, self._standby):
+            # Some frames of the chunk may have been made: they wait, or have been shown already.
+            self.next_frame = max(self.next_frame, self._queue.last_frame + 1)
+        else:
+            self._has_failed = True
+            # The same sound would fail the next generator, too.
+            self._skip_to(self.next_frame + chunk.frames, chunk.fps)
+        self._on_failure(as_generator_error(failed.generator.spec.name, error))
+
+    def _stand_in(self, failed: Scene, standby: Scene) -> bool:
+        """The standby goes on with the first frame that has not been made; false if it cannot, either."""
+        try:
+            standby.generator.reset()
+        except Exception:
+            logger.exception("the standby %s cannot stand in", standby.generator.spec.name)
+            return False
+        self._take_over(standby)
+        self._retire(failed)
+        return True
+
+
+def as_generator_error(name: str, error: Exception) -> StandinError:
+    """The error itself if a person can read it, else one that says which generator stopped."""
+    if isinstance(error, StandinError):
+        return error
+    return GeneratorError(
+        f"The {name} generator stopped because of an internal error: {error}.",
+        code="generator.internal",
+        detail=repr(error),
+    )
 
 
 def needed_delay_s(frames: int, fps: int, lookahead_samples: int, first_frame_s: float, capture_s: float) -> float:

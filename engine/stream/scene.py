@@ -13,7 +13,7 @@ from engine.generators.factory import create_generator
 from engine.media import AudioChunk, Notice, first_sample_of
 from engine.portrait.load import load_portrait
 from engine.settings import SessionSettings
-from engine.stream.runner import Scene
+from engine.stream.swap import Scene
 
 _WARM_UP_CHUNKS = 3
 

@@ -16,7 +16,7 @@ from engine.generators.base import GeneratorSpec
 from engine.media import AudioBlock, ChunkSpec
 from engine.settings import SessionSettings
 from engine.stream.graph import Graph
-from engine.stream.runner import Scene
+from engine.stream.swap import Scene
 
 FPS = 25
 

@@ -7,7 +7,7 @@ import pytest
 
 from engine.generators.base import GeneratorSpec
 from engine.media import AudioBlock, ChunkSpec
-from engine.stream.runner import Scene
+from engine.stream.swap import Scene
 
 
 class PlainGenerator:

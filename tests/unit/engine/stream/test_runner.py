@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.clock import ManualClock
-from engine.errors import GeneratorError
+from engine.errors import Cancelled, GeneratorError
 from engine.media import CanvasFormat
 from engine.stream.frame_queue import FrameQueue
 from engine.stream.runner import GeneratorRunner, needed_delay_s
@@ -221,21 +221,21 @@ def test_chunk_that_failed_halfway_is_not_made_again(rig, scene_of, plain_genera
     assert rig.runner.skipped_samples == 2 * 640
 
 
-def test_close_also_closes_a_scene_that_waits(rig, scene_of, plain_generator):
+def test_end_tells_a_scene_that_waits_and_leaves_it_to_its_owner(rig, scene_of, plain_generator):
     fresh, errors = plain_generator(), []
 
     def swap():
         try:
-            rig.runner.swap(scene_of(fresh), timeout_s=0.5)
-        except GeneratorError as error:
+            rig.runner.swap(scene_of(fresh), timeout_s=60.0)
+        except Cancelled as error:
             errors.append(error)
 
     thread = threading.Thread(target=swap)
     thread.start()
-    while not fresh.closed and thread.is_alive():
-        rig.runner.close()
-    thread.join(5.0)
-    assert fresh.closed == 1 and rig.runner.scene.generator.closed
+    rig.runner.close()
+    thread.join(10.0)
+    assert not thread.is_alive() and len(errors) == 1
+    assert fresh.closed == 0 and rig.runner.scene.generator.closed == 1
 
 
 def test_wait_returns_when_a_chunk_is_there(rig):
