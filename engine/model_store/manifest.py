@@ -94,6 +94,8 @@ def read_manifest(folder: Path) -> Manifest | None:
         files = tuple(FileRecord(**record) for record in content.pop("files"))
         for record in files:
             check_path(record.path)
+            if not isinstance(record.size_bytes, int):
+                return None
         return Manifest(files=files, damaged=tuple(content.pop("damaged")), **content)
     except (KeyError, TypeError, AttributeError, ModelFilesError):
         return None

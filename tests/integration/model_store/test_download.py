@@ -165,6 +165,23 @@ def test_a_connection_that_stays_cut_is_resumed_by_the_next_download(hub, store,
     assert not list(store.folder.rglob("*.part"))
 
 
+def test_a_lost_manifest_is_made_again_from_the_files(hub, store):
+    """Nobody can say then which files are good: all are hashed, only bad ones fetched."""
+    path = store.download(FLASHTALK, Steps()).path
+    (path / "standin-manifest.json").write_text("{")
+    content = bytearray((path / SHARD).read_bytes())
+    content[7] ^= 1
+    (path / SHARD).write_bytes(content)
+    state = store.state(FLASHTALK)
+    assert state.status == "damaged" and "standin-manifest.json" in state.problems[0]
+    hub.served.clear()
+    error = _failure(store)
+    assert error.code == "models.wrong_bytes" and SHARD in error.message
+    assert store.download(FLASHTALK, Steps()).status == "complete"
+    assert hub.served_of(SHARD) == 200_000 and hub.served_of(".pth") == 0
+    assert store.verify(FLASHTALK, Steps()).damaged == ()
+
+
 def test_a_server_without_ranges_begins_again(hub, store, fault):
     hub.has_ranges = False
     hub.faults.append(fault(path=f"/storage/{REPOSITORY}/{SHARD}", cut_after=80_000))
