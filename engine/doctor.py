@@ -143,7 +143,8 @@ def _samples() -> list[Finding]:
 
 
 def _recording() -> list[Finding]:
-    import av
+    import av.codec
+    import av.error
 
     for codec in ("libx264", "aac"):
         try:

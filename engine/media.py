@@ -97,5 +97,5 @@ class Portrait:
     digest: str
     alpha: np.ndarray | None = None
     person_mask: np.ndarray | None = None
-    annotations: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict[str, str])
     notices: tuple[Notice, ...] = ()

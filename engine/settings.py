@@ -3,6 +3,9 @@
 Plain frozen structs that msgspec turns to and from JSON; no field knows a file, a device or a generator exists.
 """
 
+# msgspec's structs inherit `frozen`; type checkers know only dataclasses, which must repeat it.
+# pyright: reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 from typing import Any, Literal, Union

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import av
+import av.container
+import av.error
 import numpy as np
 
 from engine.errors import AudioFileError

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 
-from engine.errors import ProtocolError, StandinError, UsageError
+from engine.errors import ProtocolError, StandinError
 from engine.protocol.messages import AnyCommand, AnyEvent, Command, Event, Reason
 
 MAX_LINE_BYTES = 1 << 20
 
+_Message = TypeVar("_Message")
+
 _encoder = msgspec.json.Encoder()
-_commands = msgspec.json.Decoder(AnyCommand)
-_events = msgspec.json.Decoder(AnyEvent)
+_commands: msgspec.json.Decoder[AnyCommand] = msgspec.json.Decoder(AnyCommand)
+_events: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
 
 
 def encode(message: Command | Event) -> bytes:
@@ -34,15 +38,12 @@ def reason_of(error: StandinError) -> Reason:
     return Reason(code=error.code, message=error.message, hint=error.hint, detail=error.detail)
 
 
-def _decode(decoder: msgspec.json.Decoder, line: bytes):
+def _decode(decoder: msgspec.json.Decoder[_Message], line: bytes) -> _Message:
     if len(line) > MAX_LINE_BYTES:
         raise ProtocolError(f"A control line of {len(line)} bytes is too long.")
     try:
         return decoder.decode(line)
-    except UsageError:
-        raise
     except msgspec.ValidationError as error:
-        # A check of ours inside __post_init__ arrives wrapped only when it is a ValueError; keep both readable.
         raise ProtocolError(f"A control line does not fit protocol version 1: {error}.") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ProtocolError(f"A control line is not JSON: {error}.") from error

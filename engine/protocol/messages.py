@@ -6,6 +6,9 @@ has finished, as each command says) and tells everything else by events. Unknown
 Picture data never travels here; previews go through shared memory (`engine.protocol.shared_memory`).
 """
 
+# msgspec's structs inherit `frozen`; type checkers know only dataclasses, which must repeat it.
+# pyright: reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 from enum import Enum

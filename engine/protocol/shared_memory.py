@@ -35,6 +35,7 @@ class FrameWriterMemory:
         self._marks[:] = 0
         self._numbers[1:4] = width, height, _SLOTS
         self._sequence = 0
+        self._is_closed = False
         self._numbers[0] = _MAGIC  # last: a reader that sees it sees the rest
 
     @property
@@ -56,9 +57,10 @@ class FrameWriterMemory:
 
     def close(self) -> None:
         """Remove the memory; readers that are attached keep what they have. Safe to call twice."""
-        if self._numbers is None:
+        if self._is_closed:
             return
-        self._numbers = self._marks = self._pictures = None
+        self._is_closed = True
+        del self._numbers, self._marks, self._pictures  # memory that is looked at cannot be closed
         _created_here.discard(self._memory.name)
         self._memory.close()
         self._memory.unlink()
@@ -82,6 +84,7 @@ class FrameReader:
         self._slots = slots
         self._numbers, self._marks, self._pictures = _views(self._memory, width, height, slots)
         self._seen = 0
+        self._is_closed = False
         self.missed = 0
         self.extra = 0
 
@@ -109,8 +112,9 @@ class FrameReader:
 
     def close(self) -> None:
         """Detach; safe to call twice."""
-        if self._numbers is not None:
-            self._numbers = self._marks = self._pictures = None
+        if not self._is_closed:
+            self._is_closed = True
+            del self._numbers, self._marks, self._pictures
             self._memory.close()
 
 
@@ -118,11 +122,13 @@ def _size(width: int, height: int, slots: int) -> int:
     return 8 * (_FIELDS + 3 * slots) + slots * width * height * 3
 
 
-def _views(memory: shared_memory.SharedMemory, width: int, height: int, slots: int):
-    numbers = np.ndarray((_FIELDS,), np.uint64, memory.buf)
-    marks = np.ndarray((slots, 3), np.uint64, memory.buf, offset=8 * _FIELDS)
+def _views(
+    memory: shared_memory.SharedMemory, width: int, height: int, slots: int
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    numbers: np.ndarray = np.ndarray((_FIELDS,), np.uint64, memory.buf)
+    marks: np.ndarray = np.ndarray((slots, 3), np.uint64, memory.buf, offset=8 * _FIELDS)
     start = 8 * (_FIELDS + 3 * slots)
-    pictures = [
+    pictures: list[np.ndarray] = [
         np.ndarray((height, width, 3), np.uint8, memory.buf, offset=start + slot * width * height * 3)
         for slot in range(slots)
     ]

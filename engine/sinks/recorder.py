@@ -10,6 +10,8 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.container
+import av.error
 import numpy as np
 import soxr
 
@@ -69,7 +71,7 @@ class Recorder:
         self._lock = threading.Lock()
         self._blocks: deque[tuple[np.ndarray, int, int]] = deque()
         self._container: av.container.OutputContainer | None = None
-        self._first_tick: int | None = None
+        self._first_tick = 0
         self._last_tick = -1
 
     def open(self, canvas: CanvasFormat) -> None:
@@ -77,7 +79,7 @@ class Recorder:
         self._canvas = canvas
         self._track = _SoundTrack()
 
-    def _begin(self, tick: int) -> None:
+    def _begin(self, tick: int) -> av.container.OutputContainer:
         self._first_tick = tick
         try:
             self._container = self._created(_HYBRID)
@@ -86,11 +88,11 @@ class Recorder:
                 raise output_error(self.path, error) from error
             logger.info("this FFmpeg writes no hybrid MP4 (%s); the recording stays fragmented", error)
             self._container = self._created(_FRAGMENTED)
+        return self._container
 
     def send(self, frame: PresentedFrame) -> None:
         """Encode one picture at `tick / fps` after the first one, and the sound up to its end."""
-        if self._container is None:
-            self._begin(frame.tick)
+        container = self._container or self._begin(frame.tick)
         tick = frame.tick - self._first_tick
         if tick <= self._last_tick:
             return
@@ -101,8 +103,8 @@ class Recorder:
         picture.pts = tick
         picture.time_base = Fraction(1, self._canvas.fps)
         try:
-            self._container.mux(self._video.encode(picture))
-            self._drain_audio((tick + 1) / self._canvas.fps)
+            container.mux(self._video.encode(picture))
+            self._drain_audio((tick + 1) / self._canvas.fps, container)
         except OSError as error:  # PyAV's file errors are OSErrors too
             raise output_error(self.path, error) from error
 
@@ -147,15 +149,14 @@ class Recorder:
         container.start_encoding()
         return container
 
-    def _drain_audio(self, until_s: float, container: av.container.OutputContainer | None = None) -> None:
+    def _drain_audio(self, until_s: float, container: av.container.OutputContainer) -> None:
         with self._lock:
             blocks, self._blocks = list(self._blocks), deque()
-        assert self._first_tick is not None
         start_s = self._first_tick / self._canvas.fps
         for samples, first_sample, rate_hz in blocks:
             self._track.add(samples, first_sample / rate_hz - start_s, rate_hz)
         for block in self._track.take(until_s):
-            self._encode_audio(block, container or self._container)
+            self._encode_audio(block, container)
 
     def _encode_audio(self, block: np.ndarray, container: av.container.OutputContainer) -> None:
         frame = av.AudioFrame.from_ndarray(block[None, :], format="fltp", layout="mono")
@@ -179,15 +180,10 @@ class _SoundTrack:
 
     def add(self, samples: np.ndarray, start_s: float, rate_hz: int) -> None:
         mono = samples.mean(axis=1, dtype=np.float32) if samples.ndim == 2 else samples
-        if rate_hz != self._rate_hz:
+        is_joined = rate_hz == self._rate_hz and abs(start_s - self._source_end_s) * AUDIO_RATE_HZ <= _JOIN_SAMPLES
+        if self._resampler is None or not is_joined:
             self._flush_resampler()
             self._rate_hz = rate_hz
-            self._resampler = soxr.ResampleStream(rate_hz, AUDIO_RATE_HZ, 1, dtype="float32")
-            self._source_end_s = start_s
-            self._place(round(start_s * AUDIO_RATE_HZ))
-        gap_s = start_s - self._source_end_s
-        if abs(gap_s) * AUDIO_RATE_HZ > _JOIN_SAMPLES:
-            self._flush_resampler()
             self._resampler = soxr.ResampleStream(rate_hz, AUDIO_RATE_HZ, 1, dtype="float32")
             self._place(round(start_s * AUDIO_RATE_HZ))
             self._source_end_s = start_s
