@@ -430,9 +430,6 @@ class _Rank:
         assert [(x.shape, x.dtype) for x in made] == [(x.shape, x.dtype) for x in like]
         return made
 
-    def share(self, owner, make, like):
-        return make()
-
     def attend(self, q, k, v, attention):
         whole_k, whole_v = self.keys[self.layers]
         self.layers += 1
