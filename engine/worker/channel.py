@@ -1,0 +1,190 @@
+"""The line between the engine and rank 0: a socket in the file system (a named pipe on Windows), never the network."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import stat
+import sys
+import threading
+import time
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Connection, Listener
+from pathlib import Path
+from typing import Any
+
+from engine.errors import GeneratorError
+from engine.worker.messages import MAX_MESSAGE_BYTES, Message, decode, encode
+
+logger = logging.getLogger(__name__)
+
+KEY_VARIABLE = "STANDIN_RANKS_KEY"
+"""The environment variable with the secret of the line, hexadecimal; where there is none, the folder's rights guard it."""
+_FAMILY = "AF_PIPE" if sys.platform == "win32" else "AF_UNIX"
+_LONGEST_PATH = 100
+"""Bytes; a socket's path may have 103 on macOS and 107 on Linux."""
+
+
+class LineClosed(Exception):
+    """The other side is gone."""
+
+
+class Channel:
+    """One end of the line. Any thread may send; one thread receives."""
+
+    def __init__(self, connection: Connection, receives: Any) -> None:
+        self._connection, self._receives = connection, receives
+        self._lock = threading.Lock()
+
+    def send(self, message: Message) -> None:
+        """Raises `LineClosed`."""
+        data = encode(message)
+        try:
+            with self._lock:
+                self._connection.send_bytes(data)
+        except OSError as error:
+            raise LineClosed from error
+
+    def poll(self, timeout_s: float) -> bool:
+        """Whether `receive` would not wait, after at most `timeout_s`."""
+        try:
+            return self._connection.poll(timeout_s)
+        except OSError:
+            return True  # `receive` says that it is gone
+
+    def receive(self) -> Any:
+        """The next message; waits for it. Raises `LineClosed`, `ProtocolError`."""
+        try:
+            data = self._connection.recv_bytes(MAX_MESSAGE_BYTES)
+        except (EOFError, OSError) as error:
+            raise LineClosed from error
+        return decode(data, self._receives)
+
+    def close(self) -> None:
+        """Hang up; not while another thread receives."""
+        self._connection.close()
+
+
+class Doorway:
+    """Where rank 0 connects: `wait` gives the line to the first that knows the secret; nobody else comes in then."""
+
+    def __init__(self, address: str, key: bytes | None, receives: Any) -> None:
+        self.address, self._receives = address, receives
+        self._listener = Listener(address, _FAMILY, authkey=key)
+        self._is_closing = False
+        self._channel: Channel | None = None
+        self._arrived = threading.Event()
+        self._thread = threading.Thread(target=self._accept, name="ranks-door", daemon=True)
+        self._thread.start()
+
+    def wait(self, timeout_s: float) -> Channel | None:
+        """The line, if it is there within `timeout_s`; then the door is closed."""
+        if not self._arrived.wait(timeout_s):
+            return None
+        channel, self._channel = self._channel, None
+        self.close()
+        return channel
+
+    def close(self) -> None:
+        """Let nobody in any more; safe to call twice."""
+        if self._is_closing:
+            return
+        self._is_closing = True
+        if not self._arrived.is_set():
+            _knock(self.address)
+            self._thread.join(2.0)
+        if self._channel is not None:
+            self._channel.close()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while not self._is_closing:
+            try:
+                connection = self._listener.accept()
+            except (AuthenticationError, EOFError, OSError) as error:
+                if not self._is_closing:
+                    logger.warning("somebody at the ranks' door was sent away: %r", error)
+                continue
+            if self._is_closing:
+                connection.close()
+                return
+            self._channel = Channel(connection, self._receives)
+            self._arrived.set()
+            return
+
+
+def connect(address: str, key: bytes | None, receives: Any, wait_s: float) -> Channel:
+    """The line to the engine at `address`, which may come up to `wait_s` later. Raises `GeneratorError`."""
+    deadline_s = time.monotonic() + wait_s
+    while True:
+        try:
+            return Channel(Client(address, _FAMILY, authkey=key), receives)
+        except AuthenticationError as error:
+            raise GeneratorError(f"The engine at {address} has another secret.", code="worker.secret") from error
+        except (OSError, EOFError) as error:
+            if time.monotonic() > deadline_s:
+                raise GeneratorError(
+                    f"There is no engine at {address}.",
+                    code="worker.no_engine",
+                    hint="Start it with --ranks-at and the same path.",
+                    detail=str(error),
+                ) from error
+        time.sleep(0.1)
+
+
+def key_from_environment() -> bytes | None:
+    """The secret that this process was given, if any."""
+    return bytes.fromhex(os.environ.get(KEY_VARIABLE, "")) or None
+
+
+def check_door(address: str) -> None:
+    """Whether `address` can be a door without a secret: a path in a folder of ours that nobody else may enter.
+
+    Removes what an engine that was killed has left there. Raises `GeneratorError`.
+    """
+    if sys.platform == "win32":
+        return
+    path = Path(address)
+    if len(os.fsencode(address)) > _LONGEST_PATH:
+        raise GeneratorError(f"The path {address} is too long for a socket.", code="worker.door", hint="Use /tmp.")
+    try:
+        folder = path.parent.stat()
+    except OSError as error:
+        raise GeneratorError(
+            f"The folder {path.parent} for the ranks' socket is not there.",
+            code="worker.door",
+            hint=f"Make it with: mkdir -m 700 {path.parent}",
+        ) from error
+    if folder.st_uid != os.getuid() or folder.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise GeneratorError(
+            f"The folder {path.parent} for the ranks' socket is open to others.",
+            code="worker.door",
+            hint=f"Use one of your own: chmod 700 {path.parent}",
+        )
+    _remove_stale(path)
+
+
+def _remove_stale(path: Path) -> None:
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise GeneratorError(f"{path} is there already and is no socket.", code="worker.door", hint="Choose another.")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            path.unlink(missing_ok=True)
+            return
+    raise GeneratorError(f"Another engine waits for ranks at {path}.", code="worker.door", hint="Choose another path.")
+
+
+def _knock(address: str) -> None:
+    """Wake a thread that waits for somebody to come."""
+    with contextlib.suppress(OSError, EOFError):
+        if sys.platform == "win32":
+            Client(address, _FAMILY).close()
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as visitor:
+            visitor.connect(address)
