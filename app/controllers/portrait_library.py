@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +16,8 @@ from PySide6.QtCore import QObject, QSize, Signal
 from PySide6.QtGui import QImage, QImageReader
 
 from engine.assets import asset_path
+
+logger = logging.getLogger(__name__)
 
 THUMBNAIL_PX = 240
 PICTURE_PX = 1600
@@ -48,6 +52,8 @@ class PortraitLibrary(QObject):
         self.folder = folder or Path(platformdirs.user_data_dir("standin", appauthor=False)) / "portraits"
         # Not QThreadPool: a QRunnable made from a Python function is freed twice at times.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="portraits")
+        self._removed = self.folder / "removed"
+        self._run(lambda: shutil.rmtree(self._removed, ignore_errors=True))
 
     def entries(self) -> list[PortraitEntry]:
         """Samples first, then the user's pictures by name."""
@@ -68,10 +74,26 @@ class PortraitLibrary(QObject):
         self._run(lambda: self._add_image(image))
 
     def remove(self, ref: str) -> None:
-        """Forget one of the user's pictures; the original file is not touched."""
+        """Put one of the user's pictures aside, until the library is opened the next time; the original file is not
+        touched."""
         path = Path(ref)
         if path.parent == self.folder:
-            self._run(lambda: path.unlink(missing_ok=True))
+            self._move(path, self._removed / path.name)  # at once: what waits is dropped when the window closes
+
+    def restore(self, ref: str) -> None:
+        """Take back what was removed; `added` follows."""
+        path = Path(ref)
+        if self._move(self._removed / path.name, path):
+            self.added.emit(_entry(path))
+
+    def _move(self, source: Path, target: Path) -> bool:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.replace(target)
+        except OSError as error:
+            logger.warning("%s cannot be moved: %s", source, error)
+            return False
+        return True
 
     def request_thumbnail(self, entry: PortraitEntry) -> None:
         """`thumbnail_ready` follows if the picture can be read."""
@@ -121,7 +143,8 @@ class PortraitLibrary(QObject):
     def _add_image(self, image: QImage) -> None:
         digest = hashlib.sha256(bytes(image.convertToFormat(QImage.Format.Format_RGBA8888).constBits())).hexdigest()
         target = self.folder / f"Pasted-{digest[:8]}.png"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # saving tells
+            self.folder.mkdir(parents=True, exist_ok=True)
         if image.save(str(target), "PNG"):
             self.added.emit(_entry(target))
         else:

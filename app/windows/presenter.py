@@ -133,6 +133,9 @@ class Presenter(QObject):
         self._window.gallery.select(first)
         self._broadcast.change(portrait=first)
         self._library.remove(ref)
+        self._window.banner.tell(
+            "info", f"{entry.title} was removed.", action="Undo", on_action=lambda: self._library.restore(ref)
+        )
 
     def _on_adjust(self) -> None:
         entry = self._entries.get(self._broadcast.settings.portrait)
