@@ -41,3 +41,19 @@ def tiny_checkpoint(tmp_path_factory) -> tuple[Path, Path]:
     """A checkpoint in the published layout and its speech encoder, small and random; read only, please."""
     pytest.importorskip("torch", reason="the photographic generator needs torch")
     return load_fixture_module("tiny_checkpoint").write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def rank_pools(tmp_path_factory):
+    """Groups of real rank processes by their size, started when first asked for."""
+    pytest.importorskip("torch", reason="ranks are torch processes")
+    pools = {}
+
+    def pool_of(world: int):
+        if world not in pools:
+            pools[world] = load_fixture_module("rank_pool").RankPool(world, tmp_path_factory.mktemp(f"ranks{world}"))
+        return pools[world]
+
+    yield pool_of
+    for pool in pools.values():
+        pool.close()
