@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from engine.audio.sources import FileInRealTime, Silence
 from engine.clock import ManualClock
 from engine.errors import GeneratorError
 from engine.generators.base import GeneratorSpec
-from engine.media import AudioBlock, ChunkSpec
+from engine.media import AudioBlock, ChunkSpec, Notice
 from engine.settings import SessionSettings
 from engine.stream.graph import Graph
 from engine.stream.swap import Scene
@@ -22,41 +23,53 @@ FPS = 25
 
 
 class Generator:
-    """Writes each frame's number and whether its sound is loud into the picture; takes `generate_s`, during which
-    `meanwhile` lets the others work."""
+    """Writes each frame's number, its maker and how loud its sound is into the picture. A chunk takes `generate_s`,
+    the first `first_s` (all of it unless told) of them until its first frame, during which `meanwhile` lets the others
+    work. `fail_at` is a frame whose chunk breaks, after as many of its frames as `frames_before_failure`."""
 
-    def __init__(self, meanwhile, *, frames=1, lookahead_samples=640, generate_s=0.008):
+    def __init__(self, meanwhile, *, frames=1, lookahead_samples=640, generate_s=0.008, first_s=None, maker=1):
         self.spec = GeneratorSpec(
             name="test",
             width=64,
             height=36,
             chunk=ChunkSpec(fps=FPS, frames=frames, lookahead_samples=lookahead_samples),
         )
-        self._meanwhile = meanwhile
-        self.generate_s = generate_s
-        self.discontinuities, self.closed, self.fail_at = [], 0, None
+        self._meanwhile, self._maker = meanwhile, maker
+        self.generate_s, self.first_s = generate_s, generate_s if first_s is None else first_s
+        self.discontinuities, self.closed, self.resets, self.notices = [], 0, 0, []
+        self.fail_at, self.frames_before_failure = None, 0
+        self.made = []
 
     def check(self):
         pass
 
     def take_notices(self):
-        return []
+        taken, self.notices = self.notices, []
+        return taken
 
     def generate(self, chunk, frames):
         if chunk.is_discontinuous:
             self.discontinuities.append(chunk.first_frame)
-        if self.fail_at is not None and chunk.first_frame >= self.fail_at:
-            raise GeneratorError("It broke.")
-        self._meanwhile(self.generate_s)
-        for frame in range(chunk.first_frame, chunk.first_frame + chunk.frames):
+        fails = self.fail_at is not None and chunk.first_frame + chunk.frames > self.fail_at
+        count = self.frames_before_failure if fails else chunk.frames
+        if count:
+            self._meanwhile(self.first_s)
+        for frame in range(chunk.first_frame, chunk.first_frame + count):
             at = frame * 640 - chunk.first_sample
+            own = np.abs(chunk.samples[at : at + 640])
             image = frames.next_image()
-            image[:] = 200 if np.abs(chunk.samples[at : at + 640]).max() > 0.1 else 10
+            image[:] = 200 if own.max() > 0.1 else 10
             image[0, 0] = (frame >> 16 & 255, frame >> 8 & 255, frame & 255)
+            image[0, 1] = (self._maker, round(float(own.min()) * 250), round(float(own.max()) * 250))
+            self.made.append(frame)
             frames.commit(frame)
+            if self.generate_s > self.first_s:
+                self._meanwhile((self.generate_s - self.first_s) / chunk.frames)
+        if fails:
+            raise GeneratorError("It broke.")
 
     def reset(self):
-        pass
+        self.resets += 1
 
     def close(self):
         self.closed += 1
@@ -69,23 +82,30 @@ class PlainCanvas:
 
 
 class Stepper:
-    """Runs the graph as its threads would, on one clock: audio every 10 ms, the pacer at its deadlines."""
+    """Runs the graph as its threads would, on one clock: audio every 10 ms, the pacer at its deadlines.
 
-    def __init__(self, source=None, **options):
+    With `wanted`, the generator is a standby and the delay is made for another one with these options, `self.wanted`.
+    """
+
+    def __init__(self, source=None, *, wanted=None, planned_s=None, **options):
         self.clock = ManualClock(100.0)
-        self.generator = Generator(lambda s: self.run(s, may_generate=False, may_pace=self._may_pace), **options)
-        self.presented, self.times, self.failures = [], [], []
+        self.generator = self._make(**options)
+        self.presented, self.times, self.failures, self.made_by, self.heard = [], [], [], [], []
+        scene = self._scene(self.generator)
+        extra = {}
+        if wanted is not None:
+            self.wanted = self._make(**wanted, maker=2)
+            planned_s = self.wanted.first_s if planned_s is None else planned_s
+            extra = {"standby": scene, "coming": (self.wanted.spec.chunk, planned_s)}
+        self.notices = []
         self.graph = Graph(
-            Scene(
-                generator=self.generator,
-                canvas=PlainCanvas,
-                generate_s=self.generator.generate_s,
-                first_frame_s=self.generator.generate_s,
-            ),
+            scene,
             SessionSettings(portrait="unused"),
             self.clock,
             present=self._present,
             on_failure=self.failures.append,
+            on_notice=self.notices.append,
+            **extra,
         )
         source = source or Silence()
         source.start(self.clock)
@@ -93,10 +113,25 @@ class Stepper:
         self._hear_s = self._pace_s = self.clock.now()
         self._may_pace = True
 
+    def _make(self, **options):
+        return Generator(lambda s: self.run(s, may_generate=False, may_pace=self._may_pace), **options)
+
+    @staticmethod
+    def _scene(generator):
+        return Scene(
+            generator=generator,
+            canvas=PlainCanvas,
+            generate_s=generator.generate_s,
+            first_frame_s=generator.first_s,
+        )
+
     def _present(self, frame):
         number = int.from_bytes(bytes(frame.image[0, 0]), "big")
         self.presented.append((frame.tick, frame.frame, number, int(frame.image[10, 10, 0])))
         self.times.append(self.clock.now())
+        maker, *heard = (int(value) for value in frame.image[0, 1])
+        self.made_by.append(maker)
+        self.heard.append(tuple(heard))
 
     def run(self, seconds, *, may_generate=True, may_pace=True):
         end_s = self.clock.now() + seconds
@@ -111,7 +146,15 @@ class Stepper:
             if may_generate and self.graph.runner.step():
                 continue
             waits = [self._hear_s, self._pace_s] if may_pace else [self._hear_s]
-            self.clock.advance(max(0.001, min(waits) - self.clock.now()))
+            self.clock.advance(max(0.001, min(*waits, end_s) - self.clock.now()))
+
+    def swap(self, generator):
+        """Let `generator` take over, as the thread that prepared it would."""
+        thread = threading.Thread(target=self.graph.runner.swap, args=(self._scene(generator),))
+        thread.start()
+        while thread.is_alive():
+            self.graph.runner.step()
+            thread.join(0.001)
 
 
 @pytest.fixture
@@ -276,3 +319,165 @@ def test_mute_drops_what_has_been_said_but_not_shown():
     levels = {tick: level for tick, _, _, level in stepper.presented}
     # What the generator had already made of it (less than a chunk and its time) is the only rest.
     assert levels[shown + 60] == 10 and levels[shown + 120] == 10
+
+
+class Counting:
+    """A microphone whose sound says which frame it belongs to: 0 to 249 of 250 of full scale, then again."""
+
+    rate_hz, channels, label, has_ended, overflows = 16_000, 1, "mic", False, 0
+
+    def start(self, clock):
+        self._clock, self._started_s, self._position = clock, clock.now(), 0
+
+    def read(self):
+        first, self._position = self._position, round((self._clock.now() - self._started_s) * 16_000)
+        if first == self._position:
+            return None
+        samples = (np.arange(first, self._position) // 640 % 250 / 250).astype(np.float32)
+        return AudioBlock(
+            first_sample=first,
+            samples=samples[:, None],
+            rate_hz=16_000,
+            captured_at_s=self._started_s + first / 16_000,
+        )
+
+    def stop(self):
+        pass
+
+
+def assert_every_frame_once_with_its_own_sound(stepper):
+    ticks, frames, numbers, _ = zip(*stepper.presented, strict=True)
+    assert ticks == frames == numbers == tuple(range(len(ticks)))
+    assert stepper.heard == [(frame % 250, frame % 250) for frame in frames]
+    pacer, runner = stepper.graph.pacer, stepper.graph.runner
+    lost = (pacer.held, pacer.dropped, pacer.late, stepper.graph.queue.dropped, runner.skipped_samples)
+    assert lost == (0, 0, 0, 0, 0)
+
+
+SLOW = {"frames": 28, "lookahead_samples": 0}
+
+
+@pytest.mark.parametrize(("first_s", "generate_s"), [(0.2, 1.0), (0.7, 0.7), (0.7, 1.05), (1.1, 1.1)])
+@pytest.mark.parametrize("moment_s", [0.5, 3.0, 3.013, 5.777, 8.39])
+def test_slow_generator_takes_over_from_its_standby_without_a_gap(first_s, generate_s, moment_s):
+    stepper = Stepper(Counting(), wanted={**SLOW, "first_s": first_s, "generate_s": generate_s})
+    stepper.run(moment_s)
+    stepper.swap(stepper.wanted)
+    stepper.run(10.0)
+    assert_every_frame_once_with_its_own_sound(stepper)
+    assert len(stepper.presented) > (moment_s + 10 - stepper.graph.delay_s) * FPS - 2
+    assert set(stepper.made_by) == {1, 2} and stepper.made_by == sorted(stepper.made_by), "one change, for good"
+    assert len(stepper.wanted.discontinuities) == 1 and stepper.generator.closed == 0
+
+
+def test_standby_on_a_slow_machine_still_makes_what_the_other_one_would_be_late_for():
+    """22 frames of 25 ms each: while they are made, half a second passes, and the other one is as much later."""
+    stepper = Stepper(Counting(), generate_s=0.025, wanted={**SLOW, "generate_s": 1.1})
+    stepper.run(4.0)
+    stepper.swap(stepper.wanted)
+    stepper.run(8.0)
+    assert_every_frame_once_with_its_own_sound(stepper)
+    assert stepper.made_by[-1] == 2
+
+
+def test_other_way_round_frames_come_from_the_slow_one_until_the_other_is_ready():
+    stepper = Stepper(Counting(), wanted={**SLOW, "generate_s": 0.7})
+    stepper.run(3.0)
+    stepper.swap(stepper.wanted)
+    stepper.run(6.0)
+    stepper.swap(stepper._make(**SLOW, generate_s=0.7, maker=3))
+    stepper.run(6.0)
+    assert_every_frame_once_with_its_own_sound(stepper)
+    assert stepper.wanted.closed == 1 and stepper.made_by[-1] == 3
+
+
+@pytest.mark.parametrize("frames_before_failure", [0, 1, 13, 27, 28])
+@pytest.mark.parametrize(("first_s", "generate_s"), [(0.2, 1.0), (0.7, 0.7)])
+def test_failure_within_a_chunk_loses_no_frame_and_repeats_none(first_s, generate_s, frames_before_failure):
+    stepper = Stepper(Counting(), wanted={**SLOW, "first_s": first_s, "generate_s": generate_s})
+    stepper.run(3.0)
+    stepper.swap(stepper.wanted)
+    stepper.wanted.fail_at, stepper.wanted.frames_before_failure = 200, frames_before_failure
+    stepper.run(12.0)
+    assert_every_frame_once_with_its_own_sound(stepper)
+    assert [error.message for error in stepper.failures] == ["It broke."]
+    last = stepper.wanted.made[-1]
+    assert stepper.made_by.index(2) == stepper.wanted.made[0], "the last of the standby is the one before"
+    assert set(stepper.made_by[last + 1 :]) == {1} and stepper.made_by[last] == 2
+    assert stepper.generator.resets == 1 and stepper.generator.discontinuities[-1] == last + 1
+    assert (stepper.wanted.closed, stepper.generator.closed) == (1, 0)
+
+
+def test_failure_return_and_failure_again():
+    stepper = Stepper(Counting(), wanted={**SLOW, "first_s": 0.3, "generate_s": 0.9})
+    shown = stepper.wanted
+    for maker in (2, 3, 4):
+        stepper.run(4.0)
+        stepper.swap(shown)
+        stepper.run(4.0)
+        shown.fail_at, shown.frames_before_failure = 0, 5 * maker
+        stepper.run(2.0)
+        assert stepper.graph.runner.is_standing_in and shown.closed == 1
+        shown = stepper._make(**SLOW, first_s=0.3, generate_s=0.9, maker=maker + 1)
+    assert_every_frame_once_with_its_own_sound(stepper)
+    assert len(stepper.failures) == 3 and set(stepper.made_by) == {1, 2, 3, 4}
+
+
+def test_frames_are_not_made_long_before_they_are_due():
+    """The delay is two seconds here, and what the standby has made another one cannot make any more."""
+    stepper = Stepper(Counting(), wanted={**SLOW, "generate_s": 0.7})
+    queue, ahead_s = stepper.graph.queue, []
+    commit = queue.commit
+    queue.commit = lambda frame: (ahead_s.append(stepper.graph.pacer.due_s(frame) - stepper.clock.now()), commit(frame))
+    stepper.run(6.0)
+    assert stepper.graph.delay_s > 1.9 and min(ahead_s[10:]) > 0.2 and max(ahead_s) <= 0.301
+    stepper.swap(stepper.wanted)
+    del ahead_s[:]
+    stepper.run(8.0)
+    # The last frame of a chunk comes with its first one.
+    assert max(ahead_s) <= 0.301 + 28 / FPS
+
+
+def test_wanted_one_that_is_slower_than_planned_is_still_let_in_and_the_picture_moves():
+    stepper = Stepper(Counting(), wanted={**SLOW, "generate_s": 1.1}, planned_s=0.3)
+    stepper.run(4.0)
+    stepper.swap(stepper.wanted)
+    stepper.run(20.0)
+    numbers = [number for _, _, number, _ in stepper.presented]
+    assert numbers == sorted(numbers) and stepper.made_by[-1] == 2
+    assert stepper.graph.queue.dropped == 0 and stepper.graph.pacer.latency_s() < stepper.graph.delay_s + 1.2
+
+
+def test_standby_that_fails_holds_the_picture_until_the_wanted_one_comes():
+    stepper = Stepper(Counting(), wanted={**SLOW, "generate_s": 0.7})
+    stepper.generator.fail_at = 100
+    stepper.run(8.0)
+    assert stepper.graph.runner.has_failed and len(stepper.failures) == 1
+    assert stepper.graph.pacer.held > 40 and stepper.presented[-1][1] == 99
+    stepper.swap(stepper.wanted)
+    stepper.run(6.0)
+    assert not stepper.graph.runner.needs_another
+    tick, frame, number, _ = stepper.presented[-1]
+    assert tick == frame == number and stepper.made_by[-1] == 2
+
+
+def test_file_that_ends_after_a_take_over_is_shown_to_its_end(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.full(5 * 16_000, 0.5, np.float32), 16_000)
+    stepper = Stepper(FileInRealTime(AudioFile(tmp_path / "a.wav")), wanted={**SLOW, "generate_s": 0.7})
+    stepper.run(3.0)
+    stepper.swap(stepper.wanted)
+    graph = stepper.graph
+    while not (graph.listener.source.has_ended and graph.is_shown(graph.listener.heard_until)):
+        assert stepper.clock.now() < 130.0, "the end is never found"
+        stepper.run(0.25)
+    loud = [frame for _, frame, _, level in stepper.presented if level == 200]
+    assert loud == list(range(5 * FPS)), "every frame of the file, and no other"
+
+
+def test_what_a_generator_notices_is_passed_on_and_counted():
+    stepper = Stepper(Counting())
+    stepper.run(2.0)
+    note = Notice(code="test.note", message="Begun anew.")
+    stepper.generator.notices = [note]
+    stepper.run(1.0)
+    assert stepper.notices == [note] and stepper.graph.stats(None).recoveries == 1
