@@ -67,7 +67,9 @@ class VirtualCamera:
     name = "camera"
 
     def __init__(self, device: str, label: str, backend: str) -> None:
-        self.device, self.label, self.backend = device, label, backend
+        self.device: str = device
+        self.label: str = label
+        self.backend: str = backend
         self.restarts = 0
         self._memory: FrameWriterMemory | None = None
         self._child: _CameraChild | None = None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 
 from engine.clock import Clock, SystemClock
 from engine.errors import Cancelled, StandinError, UsageError
@@ -85,7 +86,7 @@ class Broadcast:
         self._stage = _SessionStage(self)
         self._director = Director(settings, self._stage, self._progress(), self._stopping)
         self._wanted_snapshot: threading.Event | None = None
-        self._snapshot = None
+        self._snapshot: np.ndarray | None = None
 
     # ------------------------------------------------------------------------------------------ whole session
 
@@ -320,7 +321,7 @@ class Broadcast:
         reason = reason_of(box.error) if box.error is not None else None
         if name == "camera":
             self._emit(CameraChanged(is_open=False))
-        elif name == "recorder":
+        elif isinstance(box.sink, Recorder):
             self._emit(RecordingChanged(is_recording=False, path=str(box.sink.path), reason=reason))
 
     def _on_sink_error(self, name: str, error: StandinError) -> None:
@@ -440,7 +441,7 @@ class Broadcast:
         wanted = self._wanted_snapshot
         if wanted is not None:
             self._wanted_snapshot = None
-            self._snapshot = frame.image.copy()
+            self._snapshot = np.array(frame.image)
             wanted.set()
 
     # ----------------------------------------------------------------------------------------------- telling

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -145,5 +146,5 @@ class Graph:
         )
 
 
-def _compose(image: np.ndarray, canvas) -> np.ndarray:
+def _compose(image: np.ndarray, canvas: Any) -> np.ndarray:
     return canvas.compose(image)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soxr
+import soxr  # pyright: ignore[reportMissingTypeStubs]
 
 from engine.audio.audio_file import AudioFile, to_mono
 from engine.canvas import CanvasComposer

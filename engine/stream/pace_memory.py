@@ -8,6 +8,7 @@ import json
 import logging
 import os
 from pathlib import Path
+from typing import cast
 
 from engine.paths import cache_folder
 from engine.settings import GeneratorSettings
@@ -40,10 +41,10 @@ def remember(settings: GeneratorSettings, first_frame_s: float, folder: Path | N
 
 def _read(folder: Path | None) -> dict[str, object]:
     try:
-        stored = json.loads(_path(folder).read_text(encoding="utf-8"))
+        stored: object = json.loads(_path(folder).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return stored if isinstance(stored, dict) else {}
+    return cast(dict[str, object], stored) if isinstance(stored, dict) else {}
 
 
 def _path(folder: Path | None) -> Path:

@@ -62,9 +62,9 @@ def _warm_up(generator: Generator, progress: Progress) -> tuple[float, float]:
     The generator is as new afterwards."""
     spec = generator.spec
     writer = _Forgetful(spec.width, spec.height)
-    first_frame_s = []
+    first_frame_s: list[float] = []
     samples = np.zeros(first_sample_of(spec.chunk.frames, spec.chunk.fps) + spec.chunk.lookahead_samples, np.float32)
-    took_s = []
+    took_s: list[float] = []
     for index in range(_WARM_UP_CHUNKS):
         progress.update("warm-up", index, _WARM_UP_CHUNKS, "chunks")
         frame = index * spec.chunk.frames
