@@ -21,7 +21,7 @@ from engine.worker.messages import MAX_MESSAGE_BYTES, Message, decode, encode
 logger = logging.getLogger(__name__)
 
 KEY_VARIABLE = "STANDIN_RANKS_KEY"
-"""The environment variable with the secret of the line, hexadecimal; where there is none, the folder's rights guard it."""
+"""The environment variable with the secret of the line in hexadecimal. Without one, the folder's rights guard it."""
 _FAMILY = "AF_PIPE" if sys.platform == "win32" else "AF_UNIX"
 _LONGEST_PATH = 100
 """Bytes; a socket's path may have 103 on macOS and 107 on Linux."""
@@ -106,6 +106,7 @@ class Doorway:
             except (AuthenticationError, EOFError, OSError) as error:
                 if not self._is_closing:
                     logger.warning("somebody at the ranks' door was sent away: %r", error)
+                    time.sleep(0.1)
                 continue
             if self._is_closing:
                 connection.close()

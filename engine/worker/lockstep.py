@@ -1,0 +1,140 @@
+"""The ranks among themselves: rendezvous, the same command for all in the same order, and a board for short notes.
+
+Commands go over a group of their own on the CPU (gloo), with a long timeout, since nobody may speak for a while.
+Collectives of the model have timeouts in seconds, except while a model is loaded, when ranks differ by minutes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from datetime import timedelta
+
+import msgspec
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from engine.errors import GeneratorError
+from engine.worker.messages import Fault, Message, RankCommand, decode, encode
+
+logger = logging.getLogger(__name__)
+
+_HEADER = 4  # magic, command number, bytes of the command, bytes that come with it
+_MAGIC = 0x52414E4B
+_JOIN_S = 120.0
+
+
+class Lockstep:
+    """One rank's place among the others. `store` is a file (one machine), or empty for what torchrun has set up.
+
+    Raises what torch raises when the others do not come.
+    """
+
+    def __init__(self, *, rank: int, size: int, store: str, timeout_s: float, load_timeout_s: float) -> None:
+        self.rank, self.size, self.timeout_s = rank, size, timeout_s
+        self._timeout, self._load_timeout = timedelta(seconds=timeout_s), timedelta(seconds=load_timeout_s)
+        self._store = _store(store, size)
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
+        dist.init_process_group(
+            backend,
+            store=dist.PrefixStore("group", self._store),
+            rank=rank,
+            world_size=size,
+            timeout=timedelta(seconds=_JOIN_S),
+        )
+        self._control = dist.new_group(backend="gloo", timeout=self._load_timeout)
+        self._notes = dist.PrefixStore("notes", self._store)
+        self._number = 0
+
+    def say(self, command: Message, extra: np.ndarray | None = None) -> None:
+        """Give the other ranks a command and the bytes that belong to it; rank 0 only."""
+        extra = np.empty(0, np.uint8) if extra is None else extra.reshape(-1).view(np.uint8)
+        data = np.frombuffer(encode(command), np.uint8).copy()
+        self._number += 1
+        self._spread(torch.tensor([_MAGIC, self._number, len(data), len(extra)]))
+        self._spread(torch.from_numpy(data))
+        if len(extra):
+            self._spread(torch.from_numpy(extra))
+
+    def hear(self) -> tuple[Message, np.ndarray]:
+        """The next command and its bytes; the other ranks. Raises `GeneratorError` if it is not the next one."""
+        header = self._spread(torch.zeros(_HEADER, dtype=torch.int64)).tolist()
+        self._number += 1
+        if header[:2] != [_MAGIC, self._number]:
+            raise GeneratorError(
+                f"Rank {self.rank} was told command {header[1]} when it expected {self._number}.",
+                code="worker.out_of_step",
+            )
+        data = self._spread(torch.empty(header[2], dtype=torch.uint8))
+        extra = torch.empty(header[3], dtype=torch.uint8)
+        if header[3]:
+            self._spread(extra)
+        return decode(data.numpy().tobytes(), RankCommand), extra.numpy()
+
+    def meet(self) -> None:
+        """Wait until all ranks are here."""
+        dist.all_reduce(torch.zeros(1), group=self._control)
+
+    def agree(self, text: str, what: str) -> None:
+        """Raise `GeneratorError` on every rank unless all give the same `text` for `what`."""
+        mine = torch.zeros(64, dtype=torch.uint8)
+        data = text.encode()[:64]
+        mine[: len(data)] = torch.from_numpy(np.frombuffer(data, np.uint8).copy())
+        all_of_them = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(all_of_them, mine, group=self._control)
+        others = [rank for rank, other in enumerate(all_of_them) if not torch.equal(other, all_of_them[0])]
+        if others:
+            raise GeneratorError(
+                f"Not all ranks have the same {what}: rank {others[0]} differs from rank 0.",
+                code="worker.disagree",
+                hint="Give every machine the same files.",
+                detail=f"rank {self.rank} on {socket.gethostname()}",
+            )
+
+    def set_patience(self, *, is_loading: bool) -> None:
+        """From now on the model's collectives may take as long as loading does, or `timeout_s`."""
+        timeout = self._load_timeout if is_loading else self._timeout
+        # The public API sets a timeout only when a group is made; this one is torch's own for doing it later.
+        for group in list(dist.distributed_c10d._world.pg_map):
+            if group is not self._control:
+                with contextlib.suppress(AttributeError, RuntimeError):
+                    dist.distributed_c10d._set_pg_timeout(timeout, group)
+
+    def note(self, name: str, text: bytes) -> None:
+        """Pin a note on the board, which all ranks can read; any thread."""
+        self._notes.set(f"{name}/{self.rank}", text)
+
+    def notes(self, name: str) -> dict[int, bytes]:
+        """The newest note of that name of each rank that has pinned one."""
+        return {
+            rank: self._notes.get(f"{name}/{rank}")
+            for rank in range(self.size)
+            if self._notes.check([f"{name}/{rank}"])
+        }
+
+    def faults(self) -> list[Fault]:
+        """What other ranks have said before they ended."""
+        found = []
+        with contextlib.suppress(Exception):  # the board may be gone with the rank that kept it
+            for rank, text in self.notes("fault").items():
+                if rank != self.rank:
+                    found.append(msgspec.json.decode(text, type=Fault))
+        return found
+
+    def leave(self) -> None:
+        """End the groups, once every rank has been told to."""
+        self.meet()
+        dist.destroy_process_group()
+
+    def _spread(self, tensor: torch.Tensor) -> torch.Tensor:
+        dist.broadcast(tensor, src=0, group=self._control)
+        return tensor
+
+
+def _store(path: str, size: int) -> dist.Store:
+    if path:
+        return dist.FileStore(path, size)
+    store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(seconds=_JOIN_S)))
+    return dist.PrefixStore("standin", store)
