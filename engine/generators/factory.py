@@ -35,7 +35,7 @@ def create_generator(name: str, *, seed: int = 0, fps: int = 25, options: dict[s
     if name not in _GENERATORS:
         raise UsageError(f'There is no generator "{name}".', hint=f"Choose one of: {', '.join(_GENERATORS)}.")
     kind = _imported(name)
-    allowed = set(signature(kind).parameters) - {"seed", "fps"}
+    allowed = set(signature(kind).parameters) - {"seed", "fps", "group"}
     for option in options or {}:
         if option not in allowed:
             choices = ", ".join(sorted(allowed)) or "none"

@@ -18,6 +18,10 @@ from engine.parallel.ring import OnlineSoftmax
 from engine.parallel.topology import RankPlan
 
 
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+"""torch 2.13 renamed it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RankGroups:
     """This rank's process groups: all ranks, those it exchanges heads with, and those that keys go round."""
@@ -72,7 +76,7 @@ class DistributedGroup:
         """Every rank's rows without the padding."""
         self._check(tokens)
         whole = x.new_empty(self.size * len(x), *x.shape[1:])
-        dist.all_gather_into_tensor(whole, x.contiguous(), group=self._groups.world)
+        _all_gather(whole, x.contiguous(), group=self._groups.world)
         self._count(x, self.size - 1)
         return whole[:tokens]
 

@@ -76,6 +76,13 @@ class RowBands:
         self._count(total, 1)
         return total
 
+    def average(self, x: Tensor) -> Tensor:
+        """Mean of what the ranks found on their bands, each weighted by its rows."""
+        weighted = x * (self._height(self.rank) / self._latent_rows)
+        dist.all_reduce(weighted, group=self._world)
+        self._count(weighted, 1)
+        return weighted
+
     @property
     def for_decoding(self) -> _OpenEnded:
         """The same bands for a decoder whose pictures stay cut."""

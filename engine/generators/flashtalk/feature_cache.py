@@ -6,6 +6,7 @@ place; one that cannot be read is made again; the oldest go when there are too m
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -57,12 +58,13 @@ def remember(key: str, make: Callable[[], Tensor], folder: Path | None = None) -
     path = (folder or cache_folder() / "flashtalk") / f"{key}.safetensors"
     try:
         features = load_file(path)["features"]
-        os.utime(path)
     except FileNotFoundError:
         pass
     except (OSError, KeyError, SafetensorError) as error:
         logger.warning("stored features in %s cannot be read and are made again: %s", path, error)
     else:
+        with contextlib.suppress(OSError):  # a cache that others own can be read all the same
+            os.utime(path)
         return features
     features = make().cpu().contiguous()
     _store(path, features)
@@ -80,4 +82,5 @@ def _store(path: Path, features: Tensor) -> None:
             old.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         logger.warning("features could not be stored in %s: %s", path.parent, error)
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink()

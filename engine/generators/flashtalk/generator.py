@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from engine.errors import GeneratorError, UsageError
 from engine.generators.base import FrameWriter, GeneratorSpec, Progress
 from engine.generators.flashtalk.config import DiTConfig, StreamShape
+from engine.generators.flashtalk.host_copies import HostCopies
 from engine.generators.flashtalk.memory import check_memory
 from engine.generators.flashtalk.models import (
     Models,
@@ -27,14 +28,16 @@ from engine.generators.flashtalk.noise import SeededNoise
 from engine.generators.flashtalk.portrait_tensor import cover_and_crop, to_unit_range
 from engine.generators.flashtalk.sampler import timesteps
 from engine.generators.flashtalk.speech_buffer import SpeechBuffer
-from engine.generators.flashtalk.stream import FlashTalkStream, make_anchor, to_bytes
-from engine.generators.flashtalk.watch import Look, collapse_of, look_of, measure
+from engine.generators.flashtalk.stream import FlashTalkStream, make_anchor
+from engine.generators.flashtalk.watch import Look, collapse_of, look_of
 from engine.generators.flashtalk.weights import precision_for
 from engine.media import AudioChunk, ChunkSpec, Notice, Portrait
 from engine.model_store.catalog import CHINESE_WAV2VEC2, FLASHTALK
 from engine.model_store.checkpoint import CheckpointReport, inspect_checkpoint
 from engine.model_store.store import ModelStore
-from engine.parallel.group import LocalGroup
+from engine.parallel.group import LocalGroup, SequenceGroup
+from engine.parallel.launch import RankGroup
+from engine.parallel.tiles import RowBands
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +56,9 @@ class FlashTalkGenerator:
     are looked for in the model store, the second beside the first. `size` is height x width in px, `steps` 4, 3 or 2
     denoising steps, `device` "auto", "cuda", "cuda:1" or "cpu", `attention` a kernel's name or "auto",
     `color_match` 0 to 1. Raises `UsageError` for what is not offered.
+
+    With a `group`, every rank has one of these and makes the same calls; rank 0 alone reads features from disk, listens
+    and writes frames.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class FlashTalkGenerator:
         device: str = "auto",
         attention: str = "auto",
         color_match: float = 1.0,
+        group: RankGroup | None = None,
     ) -> None:
         if fps != _FPS:
             raise UsageError(f"FlashTalk makes {_FPS} frames a second, not {fps}.", hint=f"Choose {_FPS}.")
@@ -79,11 +86,14 @@ class FlashTalkGenerator:
         self._seed, self._steps, self._prompt, self._color_match = seed, steps, prompt, color_match
         self._folders = (checkpoint, speech_encoder)
         self._device, self._attention = device, attention
+        self._ranks, self._rank = group, 0 if group is None else group.rank
+        self._bands: RowBands | None = None
         self._models: Models | None = None
+        self._group: SequenceGroup = LocalGroup()
         self._stream: FlashTalkStream | None = None
         self._speech: SpeechBuffer | None = None
         self._noise: SeededNoise | None = None
-        self._host: _HostCopies | None = None
+        self._host: HostCopies | None = None
         self._look: Look | None = None
         self._good: np.ndarray | None = None
         self._next_sample: int | None = None
@@ -115,14 +125,17 @@ class FlashTalkGenerator:
         report, device = self._examine()
         picture = cover_and_crop(portrait.image, self._shape.height, self._shape.width)
         pixels = to_unit_range(picture)
-        text = text_features(report, self._prompt, device, progress)
-        image = image_features(report, pixels, portrait.digest, device, progress)
-        models = load_models(report, device, self._attention, progress)
+        text = self._from_first(lambda: text_features(report, self._prompt, device, progress), device)
+        image = self._from_first(lambda: image_features(report, pixels, portrait.digest, device, progress), device)
+        models = load_models(report, device, self._attention, progress, rank=self._rank)
         progress.update("portrait", 0, 1)
-        self._begin(models, pixels.to(device), text.to(device), image.to(device))
+        self._begin(models, pixels.to(device), text, image)
         self._good = picture
         progress.update("portrait", 1, 1)
         return [] if device.type == "cuda" else [_slow_notice()]
+
+    def _from_first(self, make: Callable[[], Tensor], device: torch.device) -> Tensor:
+        return make().to(device) if self._ranks is None else self._ranks.from_first(make, device)
 
     def _examine(self) -> tuple[CheckpointReport, torch.device]:
         report = _find_checkpoint(*self._folders)
@@ -137,8 +150,8 @@ class FlashTalkGenerator:
         check_memory(DiTConfig.from_dict(report.config), self._shape, precision_for(device), free_bytes, SIZES)
 
     def _begin(self, models: Models, portrait: Tensor, text: Tensor, image: Tensor) -> None:
-        shape, group = self._shape, LocalGroup()
-        anchor = make_anchor(portrait, models.vae, shape)
+        shape, group = self._shape, self._sequence_group(models.dit.config.num_heads)
+        anchor = make_anchor(portrait, models.vae, shape, self._bands)
         schedule = timesteps(self._steps)
         conditions = models.dit.stream_conditions(
             text, image.squeeze(0), anchor.y, schedule[:-1].to(models.device), group
@@ -153,13 +166,21 @@ class FlashTalkGenerator:
             schedule=schedule,
             noise=self._noise,
             group=group,
-            attention=models.attention.attend,
+            attention=models.attention,
             color_strength=self._color_match,
+            bands=self._bands,
         )
         self._speech = SpeechBuffer(models.speech, shape, models.device)
-        self._host = _HostCopies(models.device)
-        self._look = look_of(measure(portrait))
-        self._models = models
+        self._host = HostCopies(models.device, self._bands)
+        own_rows = portrait if self._bands is None else self._bands.crop(portrait)
+        self._look = look_of(self._host.look_numbers(own_rows))
+        self._models, self._group = models, group
+
+    def _sequence_group(self, heads: int) -> SequenceGroup:
+        if self._ranks is None:
+            return LocalGroup()
+        group, self._bands = self._ranks.plan(heads=heads, tokens=self._shape.tokens, latent_rows=self._shape.latent[2])
+        return group
 
     @torch.no_grad()
     def generate(self, chunk: AudioChunk, frames: FrameWriter) -> None:
@@ -171,20 +192,32 @@ class FlashTalkGenerator:
             raise GeneratorError("FlashTalk was asked for frames before it had a portrait.")
         assert self._noise is not None
         self._hear(chunk, self._speech)
-        conditions = self._models.dit.chunk_conditions(*self._speech.slices())
+        conditions = self._models.dit.chunk_conditions(*self._slices(self._models, self._speech))
         latents = self._stream.chunk_latents(conditions)
         number = chunk.first_frame
-        looks = []
+        looks: list[Look] = []
+        shown: np.ndarray | None = None
         for image, look in self._host.of(self._stream.frames(latents)):
+            looks.append(look)
+            if image is None:
+                continue
             # Numbers that are none would be shown as noise; the last good picture stands in for them.
             shown = image if look.is_finite else self._good
             np.copyto(frames.next_image(), shown)
             frames.commit(number)
             number += 1
-            looks.append(look)
-        self._good = shown.copy()
+        if shown is not None:
+            self._good = shown.copy()
         self._noise.chunk += 1
         self._watch(looks)
+
+    def _slices(self, models: Models, speech: SpeechBuffer) -> tuple[Tensor, Tensor]:
+        """What the chunk's latent frames hear; encoded by rank 0, because that takes the others as long as waiting."""
+        config = models.dit.config
+        form = (speech.row_count(self._shape), config.audio_blocks, config.audio_channels)
+        like = (torch.empty(form, device=models.device),)
+        (rows,) = self._group.share(0, lambda: (speech.rows().contiguous(),), like)
+        return speech.slices_of(rows)
 
     def _hear(self, chunk: AudioChunk, speech: SpeechBuffer) -> None:
         if self._next_sample is not None and chunk.first_sample > self._next_sample:
@@ -230,45 +263,6 @@ class FlashTalkGenerator:
             torch.cuda.empty_cache()
 
 
-class _HostCopies:
-    """Brings frames to the host while the device works on the next ones: it waits for a copy only once the decoder
-    has been given its next latent frame."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._is_cuda = device.type == "cuda"
-
-    def of(self, groups: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[np.ndarray, Look]]:
-        """Pairs of (uint8 image [H, W, 3], valid until the next one, the look of its group)."""
-        waiting: tuple[Tensor, Tensor, torch.cuda.Event | None] | None = None
-        for raw, matched in groups:
-            fresh = self._start(to_bytes(matched), measure(raw))
-            if waiting is not None:
-                yield from _finish(*waiting)
-            waiting = fresh
-        if waiting is not None:
-            yield from _finish(*waiting)
-
-    def _start(self, images: Tensor, look: Tensor) -> tuple[Tensor, Tensor, torch.cuda.Event | None]:
-        if not self._is_cuda:
-            return images, look, None
-        # torch keeps pinned memory for the next allocation of that size, so this asks the driver only at first.
-        copies = tuple(
-            torch.empty(part.shape, dtype=part.dtype, pin_memory=True).copy_(part, non_blocking=True)
-            for part in (images, look)
-        )
-        done = torch.cuda.Event()
-        done.record()
-        return (*copies, done)
-
-
-def _finish(images: Tensor, look: Tensor, done: torch.cuda.Event | None) -> Iterator[tuple[np.ndarray, Look]]:
-    if done is not None:
-        done.synchronize()
-    seen = look_of(look)
-    for image in images.numpy():
-        yield image, seen
-
-
 def _sides(size: str) -> dict[str, int]:
     match = re.fullmatch(r"(\d{2,4})x(\d{2,4})", size)
     if match is None:
@@ -282,6 +276,12 @@ def _find_checkpoint(checkpoint: str, speech_encoder: str) -> CheckpointReport:
         store = ModelStore()
         checkpoint = str(store.path(FLASHTALK.name))
         speech_encoder = speech_encoder or str(store.path(CHINESE_WAV2VEC2.name))
+    elif not speech_encoder:
+        # Beside or in the checkpoint comes first; the store's is for a checkpoint that has none.
+        report = inspect_checkpoint(Path(checkpoint).expanduser(), needs_speech=False)
+        stored = ModelStore().state(CHINESE_WAV2VEC2.name).path
+        if report.speech_directory is None and stored is not None:
+            speech_encoder = str(stored)
     speech = Path(speech_encoder).expanduser() if speech_encoder else None
     return inspect_checkpoint(Path(checkpoint).expanduser(), speech)
 

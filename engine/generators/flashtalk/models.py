@@ -59,11 +59,11 @@ _LARGEST_FOR_CPU = 1_000_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Models:
-    """Everything that a stream steps with, on one device; nothing in it changes."""
+    """Everything that a stream steps with, on one device; nothing in it changes. Only rank 0 listens to speech."""
 
     dit: DiT
     vae: Vae
-    speech: SpeechEncoder
+    speech: SpeechEncoder | None
     device: torch.device
     precision: Precision
     attention: AttentionBackend
@@ -108,13 +108,15 @@ def choose_device(wanted: str, parameters: int) -> torch.device:
     return device
 
 
-def load_models(report: CheckpointReport, device: torch.device, attention: str, progress: Progress) -> Models:
+def load_models(
+    report: CheckpointReport, device: torch.device, attention: str, progress: Progress, *, rank: int = 0
+) -> Models:
     """The models of a checkpoint on `device`, loaded unless another stream has them. Raises `ModelFilesError`."""
     key = _key(report, device, attention)
     with _POOL.lock:
         models = _POOL.loaded.get(key)
         if models is None:
-            models = _load(report, device, attention, progress)
+            models = _load(report, device, attention, progress, rank)
             _POOL.loaded[key] = models
         return models
 
@@ -128,14 +130,16 @@ def _key(report: CheckpointReport, device: torch.device, attention: str) -> tupl
     return (str(report.directory.resolve()), str(report.speech_directory), str(device), attention)
 
 
-def _load(report: CheckpointReport, device: torch.device, attention: str, progress: Progress) -> Models:
+def _load(report: CheckpointReport, device: torch.device, attention: str, progress: Progress, rank: int) -> Models:
     precision = precision_for(device)
     backend = choose_attention(device, precision.dit, attention)
     logger.info("FlashTalk runs on %s in %s with %s attention", device, precision.dit, backend.name)
     progress.update("video autoencoder", 0, 1)
     vae = load_vae(report.vae, device, precision.vae)
-    progress.update("speech encoder", 0, 1)
-    speech = load_speech_encoder(report.speech_directory, report.speech_weights, device)
+    speech = None
+    if rank == 0:
+        progress.update("speech encoder", 0, 1)
+        speech = load_speech_encoder(report.speech_directory, report.speech_weights, device)
     config = DiTConfig.from_dict(report.config)
     dit = load_dit(config, report.transformer_files, device, precision.dit, progress)
     return Models(dit=dit, vae=vae, speech=speech, device=device, precision=precision, attention=backend)

@@ -8,14 +8,15 @@ from torch import Tensor
 
 from engine.generators.flashtalk.config import StreamShape
 from engine.generators.flashtalk.loudness import normalize_loudness
-from engine.generators.flashtalk.speech_encoder import SpeechEncoder, audio_slices, encode_speech
+from engine.generators.flashtalk.speech_encoder import WINDOW, SpeechEncoder, audio_slices, encode_speech
 
 
 class SpeechBuffer:
     """Rolls over `shape.audio_history_s` seconds, silent at first. The encoder normalises over all of them and looks
-    both ways, so each chunk is encoded with its whole history anew. One stream, one thread."""
+    both ways, so each chunk is encoded with its whole history anew. A rank that has no encoder can only make slices of
+    rows that another one encoded. One stream, one thread."""
 
-    def __init__(self, encoder: SpeechEncoder, shape: StreamShape, device: torch.device) -> None:
+    def __init__(self, encoder: SpeechEncoder | None, shape: StreamShape, device: torch.device) -> None:
         self._encoder, self._shape, self._device = encoder, shape, device
         self._samples = np.zeros(shape.history_samples, np.float32)
 
@@ -35,6 +36,7 @@ class SpeechBuffer:
 
     def embedding(self) -> Tensor:
         """Speech features [history frames, layers, channels] of the whole buffer, on the device."""
+        assert self._encoder is not None
         loud = normalize_loudness(self._samples).astype(np.float32)
         waveform = torch.from_numpy(loud).to(self._device, non_blocking=True)
         # Convolutions would otherwise round to 10 bits of mantissa on a GPU.
@@ -43,5 +45,17 @@ class SpeechBuffer:
 
     def slices(self) -> tuple[Tensor, Tensor]:
         """What the newest chunk's latent frames hear: [1, 5, layers, channels] and [frames - 1, 8, ...]."""
-        embedding = self.embedding()
-        return audio_slices(embedding, len(embedding) - self._shape.frames, self._shape.frames)
+        return self.slices_of(self.rows())
+
+    def rows(self) -> Tensor:
+        """The newest chunk's speech features and their neighbours before it: [frames + 2, layers, channels]."""
+        return self.embedding()[-self.row_count(self._shape) :]
+
+    def slices_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """`slices`, from rows that may have been made elsewhere."""
+        return audio_slices(rows, len(rows) - self._shape.frames, self._shape.frames)
+
+    @staticmethod
+    def row_count(shape: StreamShape) -> int:
+        """Rows that a chunk needs: its own frames and two before them, if there are any."""
+        return min(shape.history_frames, shape.frames + WINDOW // 2)

@@ -118,7 +118,11 @@ def _last(tail: list[Tensor], fresh: Tensor, count: int) -> list[Tensor]:
     return kept
 
 
+def to_levels(frames: Tensor) -> Tensor:
+    """Frames [1, 3, n, H, W] in [-1, 1] -> uint8 [3, n, H, W]; cut off, not rounded, as the reference does."""
+    return frames.squeeze(0).float().add(1.0).div(2.0).clamp(0.0, 1.0).mul(255.0).to(torch.uint8)
+
+
 def to_bytes(frames: Tensor) -> Tensor:
-    """Frames [1, 3, n, H, W] in [-1, 1] -> uint8 [n, H, W, 3]; cut off, not rounded, as the reference does."""
-    scaled = frames.squeeze(0).float().add(1.0).div(2.0).clamp(0.0, 1.0).mul(255.0)
-    return scaled.to(torch.uint8).permute(1, 2, 3, 0).contiguous()
+    """Frames [1, 3, n, H, W] in [-1, 1] -> uint8 [n, H, W, 3]."""
+    return to_levels(frames).permute(1, 2, 3, 0).contiguous()

@@ -63,7 +63,7 @@ def look_of(numbers: Tensor) -> Look:
         sharpness=values[6],
         black=values[7],
         saturated=values[8],
-        is_finite=values[9] == 1.0 and all(value == value for value in values),
+        is_finite=values[9] > 0.999 and all(value == value for value in values),
     )
 
 
