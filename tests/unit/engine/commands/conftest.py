@@ -39,6 +39,12 @@ class GreyGenerator:
 
 
 @pytest.fixture
+def grey_generator():
+    """In the place of `create_generator`."""
+    return GreyGenerator
+
+
+@pytest.fixture
 def grey_portrait(tmp_path, monkeypatch):
     """Path of a picture; sessions made while this is in use are generated grey."""
     monkeypatch.setattr(scene, "create_generator", GreyGenerator)
