@@ -68,6 +68,17 @@ def test_name_with_host_api_and_without(desk):
     assert index == 1 and device.host_api == "ALSA" and device.rate_hz == 48_000
 
 
+def test_two_of_the_same_kind_are_the_first_until_it_is_gone(sound):
+    for _ in range(2):
+        sound.plug("USB Microphone", inputs=1)
+    refresh()
+    assert find_device("input", "USB Microphone", "ALSA")[0] == 0
+    assert [d.name for d in list_audio_devices()[0]] == ["USB Microphone"] * 2
+    sound.plugged.pop(0)
+    refresh()
+    assert find_device("input", "USB Microphone", "ALSA")[0] == 0
+
+
 def test_indices_that_move_do_not_matter(desk):
     assert find_device("output", "Speakers", "")[0] == 3
     desk.plugged.insert(0, desk.plugged[0] | {"name": "Other"})

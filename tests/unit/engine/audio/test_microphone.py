@@ -110,6 +110,29 @@ def test_callback_allocates_nothing_lasting(microphone):
     assert current < 2000 and peak < 2000, "less than one block of samples (3840 bytes)"
 
 
+def test_voice_outs_callback_allocates_nothing_lasting(sound):
+    sound.plug("Speakers", outputs=2)
+    refresh()
+    voice = VoiceOut("Speakers")
+    voice.start()
+    callback = sound.streams[0].options["callback"]
+    times = SimpleNamespace(currentTime=1.0, outputBufferDacTime=1.02)
+    voice.line.write(np.full((5 * 48_000, 1), 0.25, np.float32), 48_000, 0.0)
+    out = np.zeros((480, 2), np.float32)
+    for _ in range(50):
+        callback(out, 480, times, None)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for _ in range(400):
+            callback(out, 480, times, None)
+        current, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert out.any() and current < 1900 and peak < 1900, "less than one block of samples (1920 bytes)"
+    voice.stop()
+
+
 def test_unplugged_ends_the_source_after_the_last_sample(microphone, sound):
     microphone.say(np.zeros(480))
     sound.streams[0].unplug()
