@@ -82,10 +82,10 @@ def test_an_engine_that_falls_silent_is_ended(qtbot, make_client, quick):
 
 
 def test_an_engine_that_answers_pings_is_left_alone(qtbot, make_client, quick):
-    client = make_client("obedient", replace(quick, ping_every_ms=20, silent_pings=2))
+    client = make_client("obedient", replace(quick, ping_every_ms=60, silent_pings=10))
     with qtbot.waitSignal(client.ready):
         client.start()
-    with qtbot.assertNotEmitted(client.lost, wait=600):
+    with qtbot.assertNotEmitted(client.lost, wait=1_000):
         pass
 
 
