@@ -17,6 +17,7 @@ from engine.generators.puppet.eyelids import Eyelid
 from engine.generators.puppet.geometry import FaceGeometry
 from engine.generators.puppet.glasses import find_glasses
 from engine.generators.puppet.inner_mouth import InnerMouth
+from engine.generators.puppet.inside_picture import InsideMemory
 from engine.generators.puppet.lattice import Lattice, PixelMap, smoothstep
 from engine.generators.puppet.pose import POSES, pose_fields
 
@@ -58,7 +59,7 @@ class PuppetRenderer:
         self._lattice = Lattice(size)
         cut_out = None if person_mask is None else cut_out_alpha(person_mask, geometry, size)
         alpha, figure = cut_out if cut_out is not None else (None, None)
-        self._background = None if figure is None else filled_background(image_rgb, figure, self._iod_px)
+        background = None if figure is None else filled_background(image_rgb, figure, self._iod_px)
         self._source = np.dstack([image_rgb, np.full(image_rgb.shape[:2], 255, np.uint8) if alpha is None else alpha])
         upper, lower = displacement_bases(geometry, self._lattice)
         if glasses is not None:
@@ -66,6 +67,8 @@ class PuppetRenderer:
         pose = pose_fields(geometry, self._lattice, is_cut_out=alpha is not None)
         self._warp = _Warp(self._lattice, upper, lower, pose)
         self._prepare_regions(geometry, upper, lower, pose, alpha)
+        self._background = background
+        self._behind = None if background is None else np.ascontiguousarray(background[self._figure.window])
         self._prepare_mouth(image_rgb, geometry)
         openings = (None, None) if glasses is None else glasses.openings
         self._eyes = [
@@ -111,7 +114,7 @@ class PuppetRenderer:
         self._mouth_head = PixelMap(self._lattice, mouth)
         self._frame = np.empty((window.y1 - window.y0, window.x1 - window.x0, 4), np.uint8)
         shape = self._frame.shape[:2]
-        self._rgb = np.empty((*shape, 3), np.uint8)
+        self._rgb, self._composed = np.empty((*shape, 3), np.uint8), np.empty((*shape, 3), np.uint8)
         self._alpha = np.empty(shape, np.uint8)
         self._weight, self._rest = np.empty(shape, np.float32), np.empty(shape, np.float32)
         rows, columns = self._mouth.window
@@ -133,11 +136,12 @@ class PuppetRenderer:
         self._seam_upper, self._seam_lower = (np.clip(s, -8, 8).astype(np.float32) for s in signed)
         self._inner = InnerMouth(image, geometry, self._mouth.window)
         shape = self._mouth.map.shape[:2]
-        self._lower_sheet = np.empty((*shape, 4), np.uint8)
+        self._lower_sheet, self._joined = np.empty((*shape, 4), np.uint8), np.empty((*shape, 4), np.uint8)
         self._local = np.empty((*shape, 2), np.float32)
         self._cover_upper, self._cover_lower = np.empty(shape, np.float32), np.empty(shape, np.float32)
         self._show_upper, self._show_lower = np.empty(shape, np.float32), np.empty(shape, np.float32)
         self._hole = np.empty(shape, np.float32)
+        self._inside = InsideMemory(shape)
 
     # -------------------------------------------------------------------------------------------------- hot path
 
@@ -159,7 +163,7 @@ class PuppetRenderer:
         if self._hole_px > 0.5:
             self._draw_inside(expression, head, sheet)
         region = self._frame[self._mouth_inside]
-        region[:] = cv2.blendLinear(region, sheet, self._cover_upper, self._show_upper)
+        region[:] = cv2.blendLinear(region, sheet, self._cover_upper, self._show_upper, dst=self._joined)
 
     def _cover(self, seam: np.ndarray, out: np.ndarray, *, sign: float) -> None:
         """How much a sheet covers: 1 on its own side of the seam, falling off over one (softened) pixel."""
@@ -176,37 +180,22 @@ class PuppetRenderer:
         margin = int(0.12 * self._iod_px)
         box = (slice(max(0, y - margin), y + height + margin), slice(max(0, x - margin), x + width + margin))
         head_map = self._mouth_head.update(head)[box]
-        local = head_map - np.array([self._mouth.x0, self._mouth.y0], np.float32)
-        inner = self._inner
-        colour = np.empty((*local.shape[:2], 3), np.float32)
-        colour[:] = inner.cavity * (0.55 if expression.jaw < 0.05 else 0.85)
+        inner, at = self._inner, self._inside.shaped(*head_map.shape[:2])
+        np.subtract(head_map, np.array([self._mouth.x0, self._mouth.y0], np.float32), out=at.where)
+        at.colour[:] = inner.cavity * (0.55 if expression.jaw < 0.05 else 0.85)
         strength = max(0.0, 1.0 - 1.4 * expression.round) * float(smoothstep(np.float64(expression.jaw), 0.14, 0.40))
         if strength > 0.01:
             shift = inner.jaw_shift_px(expression.jaw).astype(np.float32)
-            _lay_over(colour, inner.lower, local - shift, strength)
+            np.subtract(at.where, shift, out=at.shifted)
+            at.lay_over(inner.lower, at.shifted, strength)
         # Half-transparent teeth look grey: rounded lips hide them altogether.
-        fade = max(0.0, 1.0 - 1.4 * expression.round)
-        _lay_over(colour, inner.upper, local, fade)
+        at.lay_over(inner.upper, at.where, max(0.0, 1.0 - 1.4 * expression.round))
         if not inner.is_flat:
-            self._shade(colour, self._hole[box])
-        part = np.empty((*local.shape[:2], 4), np.uint8)
-        part[..., :3] = np.clip(colour * 255.0 + 0.5, 0, 255)
-        part[..., 3] = 255
-        sheet[box] = cv2.blendLinear(
-            np.ascontiguousarray(sheet[box]), part, np.ascontiguousarray(self._cover_lower[box]),
-            np.ascontiguousarray(self._show_lower[box]),
-        )  # fmt: skip
-
-    def _shade(self, colour: np.ndarray, hole: np.ndarray) -> None:
-        """Darker towards the lips, ending in a warm shadow of theirs: flat colours in a mouth look pasted in."""
-        occlusion = hole
-        for box_iod in _AO_BOXES_IOD:
-            side = max(1, round(box_iod * self._iod_px)) | 1
-            occlusion = cv2.blur(occlusion, (side, side), borderType=cv2.BORDER_CONSTANT)
-        light = np.clip(0.74 + 0.32 * occlusion, 0.0, 1.0)[..., None]
-        share = smoothstep(occlusion, 0.08, 0.66)[..., None]
-        shadow = self._inner.shadow
-        colour[:] = shadow + (colour * light - shadow) * share
+            sides = [max(1, round(size * self._iod_px)) | 1 for size in _AO_BOXES_IOD]
+            at.shade(self._hole[box], inner.shadow, sides)
+        at.finish()
+        cv2.blendLinear(sheet[box], at.picture, self._cover_lower[box], self._show_lower[box], dst=at.blended)
+        sheet[box] = at.blended
 
     def _compose(self, out: np.ndarray) -> None:
         cv2.cvtColor(self._frame, cv2.COLOR_RGBA2RGB, dst=self._rgb)
@@ -220,7 +209,7 @@ class PuppetRenderer:
         cv2.extractChannel(self._frame, 3, dst=self._alpha)
         cv2.multiply(self._alpha, 1.0, dst=self._weight, scale=1.0 / 255.0, dtype=cv2.CV_32F)
         cv2.subtract(1.0, self._weight, dst=self._rest)
-        out[window] = cv2.blendLinear(self._rgb, np.ascontiguousarray(out[window]), self._weight, self._rest)
+        out[window] = cv2.blendLinear(self._rgb, self._behind, self._weight, self._rest, dst=self._composed)
 
 
 class _Warp:
@@ -274,28 +263,34 @@ class _EyeRegion:
             ),
         )
         self._origin = (float(columns.start), float(rows.start), 0.0, 0.0)
+        shape = (self._inside[0].stop - self._inside[0].start, self._inside[1].stop - self._inside[1].start)
+        self._local, self._away = np.empty((*shape, 2), np.float32), np.empty((*shape, 2), np.float32)
+        self._found = np.empty((*shape, 4), np.float32)
+        self._share, self._rest = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        self._lid_rgba, self._skin_rgba, self._painted_lid, self._mixed = (
+            np.empty((*shape, 4), np.uint8) for _ in range(4)
+        )
 
     def draw(self, source: np.ndarray, source_map: np.ndarray, frame: np.ndarray, blink: float) -> None:
         table = self._lid.close(blink)
         here = source_map[self._inside]
-        local = cv2.subtract(here, self._origin)
-        found = cv2.remap(table, local, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-        away = found[..., :2] + here
-        lid = cv2.remap(source, away, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        local, found, away = self._local, self._found, self._away
+        cv2.subtract(here, self._origin, dst=local)
+        cv2.remap(table, local, None, cv2.INTER_LINEAR, dst=found, borderMode=cv2.BORDER_CONSTANT)
+        np.add(found[..., :2], here, out=away)
+        lid, skin = self._lid_rgba, self._skin_rgba
+        cv2.remap(source, away, None, cv2.INTER_LINEAR, dst=lid, borderMode=cv2.BORDER_REPLICATE)
         if self._painted is not None:
-            skin = cv2.remap(self._painted, local, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            share = np.ascontiguousarray(found[..., 3])
-            lid = cv2.blendLinear(skin, lid, share, 1.0 - share)
-        cover = np.ascontiguousarray(found[..., 2])
+            cv2.remap(self._painted, local, None, cv2.INTER_LINEAR, dst=skin, borderMode=cv2.BORDER_REPLICATE)
+            lid = self._mix(skin, lid, 3, self._painted_lid)
         region = frame[self._inside]
-        region[:] = cv2.blendLinear(lid, np.ascontiguousarray(region), cover, 1.0 - cover)
+        region[:] = self._mix(lid, region, 2, self._mixed)
 
-
-def _lay_over(colour: np.ndarray, layer: np.ndarray, where: np.ndarray, strength: float) -> None:
-    """A premultiplied RGBA layer, read at `where`, over `colour` (both float32 0..1)."""
-    read = cv2.remap(layer, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    colour *= 1.0 - strength * read[..., 3:]
-    colour += strength * read[..., :3]
+    def _mix(self, over: np.ndarray, under: np.ndarray, channel: int, out: np.ndarray) -> np.ndarray:
+        """`over` as far as a channel of the table says, else `under`."""
+        cv2.extractChannel(self._found, channel, dst=self._share)
+        cv2.subtract(1.0, self._share, dst=self._rest)
+        return cv2.blendLinear(over, under, self._share, self._rest, dst=out)
 
 
 def _box(mask: np.ndarray, stride: int, margin_px: float) -> tuple[int, int, int, int]:
