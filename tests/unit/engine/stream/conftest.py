@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from engine.generators import factory
 from engine.generators.base import GeneratorSpec
-from engine.media import AudioBlock, ChunkSpec
+from engine.media import AudioBlock, ChunkSpec, Notice
+from engine.stream import pace_memory
 from engine.stream.swap import Scene
 
 
 class PlainGenerator:
     """Keeps the chunks it gets and writes each frame's number into its picture; `during` runs inside `generate`."""
 
-    def __init__(self, *, fps=25, frames=1, lookahead_samples=0, size=(8, 4), name="plain"):
+    def __init__(self, *, fps=25, frames=1, lookahead_samples=0, size=(8, 4), name="plain", follows_canvas=True):
         chunk = ChunkSpec(fps=fps, frames=frames, lookahead_samples=lookahead_samples)
-        self.spec = GeneratorSpec(name=name, width=size[0], height=size[1], chunk=chunk)
+        self.spec = GeneratorSpec(name=name, width=size[0], height=size[1], chunk=chunk, follows_canvas=follows_canvas)
         self.chunks, self.closed, self.during, self.notices = [], 0, lambda: None, []
 
     def check(self):
@@ -42,6 +48,55 @@ class PlainGenerator:
 
     def close(self):
         self.closed += 1
+
+
+class Cast:
+    """The registry with two generators: "slow", in chunks of 5 frames, and its standby "quick". Each that is made is
+    kept; slow ones wait in `prepare` until `may_load`, then raise the first of `load_errors` if any is left."""
+
+    def __init__(self):
+        self.slow, self.quick = [], []
+        self.may_load, self.is_deaf = threading.Event(), False
+        self.may_load.set()
+        self.check_error, self.load_errors, self.standby_error = None, [], None
+        self.dress = lambda generator: None
+
+    @property
+    def all(self):
+        return [*self.slow, *self.quick]
+
+    def make_slow(self, *, seed, fps):
+        generator = PlainGenerator(fps=fps, frames=5, name="slow", follows_canvas=False)
+        generator.check = self._check
+        generator.prepare = lambda portrait, size, progress: self._load(generator, portrait, progress)
+        self.slow.append(generator)
+        self.dress(generator)
+        return generator
+
+    def make_quick(self, *, seed, fps):
+        generator = PlainGenerator(fps=fps, lookahead_samples=160, name="quick")
+        prepare = generator.prepare
+        generator.prepare = lambda *args: self._raise(self.standby_error) or prepare(*args)
+        self.quick.append(generator)
+        self.dress(generator)
+        return generator
+
+    def _check(self):
+        self._raise(self.check_error)
+
+    @staticmethod
+    def _raise(error):
+        if error is not None:
+            raise error
+
+    def _load(self, generator, portrait, progress):
+        generator.portrait = portrait
+        while not self.may_load.wait(0.005):
+            if not self.is_deaf:
+                progress.update("load", 0, 1)
+        if self.load_errors:
+            raise self.load_errors.pop(0)
+        return [Notice(code="slow.loaded", message="It is loaded.")]
 
 
 class PlainCanvas:
@@ -100,3 +155,20 @@ def scene_of():
         return Scene(generator=generator, canvas=canvas, generate_s=generate_s, first_frame_s=generate_s)
 
     return make
+
+
+@pytest.fixture
+def cast(monkeypatch, tmp_path):
+    """Generators "slow" and "quick" in the registry; measured paces are kept in an empty folder."""
+    made = Cast()
+    module = SimpleNamespace(
+        slow=lambda *, seed, fps: made.make_slow(seed=seed, fps=fps),
+        quick=lambda *, seed, fps: made.make_quick(seed=seed, fps=fps),
+    )
+    monkeypatch.setitem(sys.modules, "plain_generators", module)
+    names = {"slow": "plain_generators:slow", "quick": "plain_generators:quick"}
+    monkeypatch.setattr(factory, "_GENERATORS", names)
+    monkeypatch.setattr(factory, "_STANDBY", {"slow": "quick"})
+    monkeypatch.setattr(pace_memory, "cache_folder", lambda: tmp_path / "cache")
+    yield made
+    made.may_load.set()
