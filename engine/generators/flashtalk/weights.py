@@ -5,7 +5,7 @@ Nothing is unpickled with the power to run code, and no tensor is copied on the 
 
 from __future__ import annotations
 
-import pickle
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -70,8 +70,14 @@ def load_dit(
 
 def read_pth(path: Path) -> dict[str, Tensor]:
     """A plain state dict from a torch file, mapped where the file's format allows it. Raises `ModelFilesError`."""
-    with _explained(path):
-        state = torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path), weights_only=True)
+    with _explained(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on the way to refusing a file
+        try:
+            state = torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path), weights_only=True)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # reading a damaged pickle can raise anything
+            raise _damaged(path, str(error).split("\n")[0]) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise _damaged(path, "it does not hold a table of tensors")
     return state
@@ -144,7 +150,7 @@ def _explained(path: Path) -> Iterator[None]:
             code="model_files.missing",
             hint="Download the model with `standin models download flashtalk-14b`, or choose another folder.",
         ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, EOFError, SafetensorError) as error:
         raise _damaged(path, str(error).split("\n")[0]) from error
 
 
