@@ -64,7 +64,7 @@ class RankPlan:
             )
             parts.append(f"{self.tokens_per_rank} tokens each")
         if self.padding:
-            parts.append(f"{self.padding} of them padding")
+            parts.append(f"{self.padding} row{'s' if self.padding > 1 else ''} of padding in all")
         return ", ".join(parts)
 
 
@@ -90,7 +90,11 @@ def plan_ranks(*, world: int, heads: int, tokens: int, latent_rows: int, ulysses
             hint=f"Choose at most {latent_rows} ranks, or a taller picture.",
         )
     if world > tokens:
-        raise UsageError(f"{tokens} tokens cannot be shared by {world} ranks.", code="ranks.too_many")
+        raise UsageError(
+            f"{tokens} tokens cannot be shared by {world} ranks.",
+            code="ranks.too_many",
+            hint=f"Choose at most {tokens} ranks, or a larger picture.",
+        )
     return RankPlan(world=world, heads=heads, tokens=tokens, ulysses=degree, bands=_bands(latent_rows, world))
 
 
