@@ -78,7 +78,8 @@ class Application(QObject):
 
 def run() -> int:
     """The program, until its window is closed."""
-    qt = QApplication.instance() or QApplication(sys.argv[:1])
+    existing = QApplication.instance()
+    qt = existing if isinstance(existing, QApplication) else QApplication(sys.argv[:1])
     qt.setApplicationName("Standin")
     qt.setStyle("Fusion")
     instance = SingleInstance()

@@ -70,6 +70,7 @@ class Theme(QObject):
         )
         self.colours = DARK if is_dark else LIGHT
         app = QApplication.instance()
+        assert isinstance(app, QApplication)
         app.setPalette(_qt_palette(self.colours))
         app.setStyleSheet(_style_sheet(self.colours))
         self.changed.emit(self.colours)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, cast
+
 from app.settings.schema import AppSettings
 from engine import settings as s
 
@@ -19,7 +21,8 @@ def voice_out_of(v: AppSettings) -> s.VoiceOutSettings | None:
 def canvas_of(v: AppSettings) -> s.CanvasSettings:
     """Size and surroundings of the picture."""
     width, height = (int(n) for n in v.canvas.split("x"))
-    return s.CanvasSettings(width=width, height=height, fill=v.fill, colour=v.colour, is_mirrored=v.is_output_mirrored)
+    fill = cast(Literal["blur", "solid", "crop"], v.fill)  # one of `CHOICES`
+    return s.CanvasSettings(width=width, height=height, fill=fill, colour=v.colour, is_mirrored=v.is_output_mirrored)
 
 
 def camera_of(v: AppSettings) -> s.CameraSettings:

@@ -145,7 +145,7 @@ class PortraitLibrary(QObject):
         target = self.folder / f"Pasted-{digest[:8]}.png"
         with contextlib.suppress(OSError):  # saving tells
             self.folder.mkdir(parents=True, exist_ok=True)
-        if image.save(str(target), "PNG"):
+        if image.save(str(target)):
             self.added.emit(_entry(target))
         else:
             self.refused.emit("The pasted picture could not be kept.", f"Check the folder {self.folder}.")

@@ -15,7 +15,7 @@ from engine.protocol.codec import decode_event, encode
 
 logger = logging.getLogger(__name__)
 
-OnReply = Callable[[object], None]
+OnReply = Callable[["m.Reason | None"], None]
 """Called once with None (done) or a `Reason` (why not), on the GUI thread."""
 
 _LOST = m.Reason(code="engine.lost", message="The engine ended before it answered.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 VERSION = 1
 
@@ -41,7 +42,7 @@ CHOICES: dict[str, tuple[object, ...]] = {
 
 def from_values(values: dict[str, object]) -> tuple[AppSettings, list[str]]:
     """The settings in `values`, and the names of those that are not possible and fell back to their default."""
-    good: dict[str, object] = {}
+    good: dict[str, Any] = {}
     bad: list[str] = []
     for field in fields(AppSettings):
         if field.name not in values:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,9 +14,9 @@ import platformdirs
 from app.settings.migrations import migrate
 from app.settings.schema import VERSION, AppSettings, from_values
 
-try:
+if sys.version_info >= (3, 11):
     import tomllib
-except ModuleNotFoundError:  # Python 3.10
+else:
     import tomli as tomllib
 
 logger = logging.getLogger(__name__)

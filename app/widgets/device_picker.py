@@ -6,6 +6,8 @@ from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QComboBox
 
 NONE = "none"
+Choice = str | tuple[str, str]
+"""`NONE`, or (name, host API)."""
 
 
 class DevicePicker(QComboBox):
@@ -19,16 +21,16 @@ class DevicePicker(QComboBox):
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.setMinimumContentsLength(12)
         self._none_text, self._default_text = none_text, default_text
-        self._choice: object = NONE
+        self._choice: Choice = NONE
         self.set_devices([])
         self.activated.connect(self._on_activated)
 
     @property
-    def choice(self) -> object:
+    def choice(self) -> Choice:
         """NONE, or (name, host API)."""
         return self._choice
 
-    def choose(self, choice: object) -> None:
+    def choose(self, choice: Choice) -> None:
         """Choose without telling anybody."""
         self._choice = choice
         self.set_devices(self._devices)
@@ -47,10 +49,10 @@ class DevicePicker(QComboBox):
             self.addItem(f"{self._choice[0]} (not connected)", self._choice)
         self.setCurrentIndex(self._index_of(self._choice))
 
-    def _index_of(self, choice: object) -> int:
+    def _index_of(self, choice: Choice) -> int:
         return next((i for i in range(self.count()) if self._data(i) == choice), -1)
 
-    def _data(self, index: int) -> object:
+    def _data(self, index: int) -> Choice:
         data = self.itemData(index)
         return data if data == NONE else tuple(data)
 

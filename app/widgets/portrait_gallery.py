@@ -73,7 +73,7 @@ class PortraitGallery(QListWidget):
         """Mark a tile without telling anybody."""
         item = self._item(ref)
         self.blockSignals(True)
-        self.setCurrentItem(item)
+        self.setCurrentRow(self.row(item) if item else -1)
         self.blockSignals(False)
         self.viewport().update()
 

@@ -79,7 +79,7 @@ class PreviewView(QWidget):
         path.addRoundedRect(area, _RADIUS, _RADIUS)
         painter.fillPath(path, QColor(self._colours.well))
         if self._image:
-            self._paint_picture(painter, area, path)
+            self._paint_picture(painter, self._image, area, path)
         if self._text:
             self._paint_text(painter, area, path)
         if self._is_on_air:
@@ -92,13 +92,13 @@ class PreviewView(QWidget):
         height = width / ratio
         return QRectF((self.width() - width) / 2, (self.height() - height) / 2, width, height)
 
-    def _paint_picture(self, painter: QPainter, area: QRectF, path: QPainterPath) -> None:
+    def _paint_picture(self, painter: QPainter, image: QImage, area: QRectF, path: QPainterPath) -> None:
         painter.save()
         painter.setClipPath(path)
         if self.is_mirrored:
             painter.translate(2 * area.center().x(), 0)
             painter.scale(-1, 1)
-        painter.drawImage(area, self._image)
+        painter.drawImage(area, image)
         painter.restore()
 
     def _paint_text(self, painter: QPainter, area: QRectF, path: QPainterPath) -> None:

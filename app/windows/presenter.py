@@ -169,7 +169,7 @@ class Presenter(QObject):
     def _on_setting(self, changes: dict[str, object]) -> None:
         self._broadcast.change(**changes)
         if "theme" in changes:
-            self._theme.choose(changes["theme"])
+            self._theme.choose(str(changes["theme"]))
 
     def _on_start(self) -> None:
         if self._broadcast.is_camera_wanted:
@@ -180,7 +180,7 @@ class Presenter(QObject):
         self._session.warn_of_silence()
 
     def _on_closing(self) -> None:
-        self._broadcast.change(geometry=bytes(self._window.saveGeometry().toBase64()).decode())
+        self._broadcast.change(geometry=bytes(self._window.saveGeometry().toBase64().data()).decode())
         if self.dialog:
             self.dialog.close()
 

@@ -179,7 +179,9 @@ class SessionPresenter(QObject):
         picker says so, and only who goes on air like this is warned (`warn_of_silence`)."""
         problem = self._broadcast.microphone.problem
         is_absent = problem is not None and problem.code in ABSENT
-        self._window.set_microphone_hint(f"{problem.message} {_REMEDIES[problem.code]}" if is_absent else "")
+        self._window.set_microphone_hint(
+            f"{problem.message} {_REMEDIES[problem.code]}" if problem and is_absent else ""
+        )
         if problem is None:
             self._window.banner.dismiss_if(_SILENT)
             self._window.banner.dismiss_if(LOST)
