@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -52,6 +54,8 @@ from engine.generators.flashtalk.weights import (
 from engine.model_store.checkpoint import CheckpointReport
 
 logger = logging.getLogger(__name__)
+
+_Sizes = TypeVar("_Sizes")
 
 _LARGEST_FOR_CPU = 1_000_000_000
 """Parameters; above this a picture on a CPU would take minutes."""
@@ -184,7 +188,7 @@ def text_features(report: CheckpointReport, prompt: str, device: torch.device, p
         progress.update("text encoder", 0, 1)
         ids, mask = tokenize(report.tokenizer, prompt, DiTConfig.from_dict(report.config).text_len)
         state = read_pth(report.text_encoder)
-        model = build_text_encoder(TextEncoderConfig.of(state))
+        model = build_text_encoder(_sizes(TextEncoderConfig.of, state, report.text_encoder))
         renamed = _renamed(rename_text_encoder, state, report.text_encoder)
         check_names(model.state_dict(), renamed, report.text_encoder)
         assign(model, cast(renamed, device, dtype))
@@ -205,7 +209,7 @@ def image_features(
     def encode() -> Tensor:
         progress.update("image encoder", 0, 1)
         state = read_pth(report.image_encoder)
-        config = ImageEncoderConfig.of(state)
+        config = _sizes(ImageEncoderConfig.of, state, report.image_encoder)
         model = build_image_encoder(config)
         renamed = _renamed(lambda table: rename_image_encoder(table, config), state, report.image_encoder)
         check_names(model.state_dict(), renamed, report.image_encoder)
@@ -214,6 +218,18 @@ def image_features(
         return encode_image(model, portrait.to(device))
 
     return remember(key, encode)
+
+
+def _sizes(sizes_of: Callable[[dict[str, Tensor]], _Sizes], state: dict[str, Tensor], path: Path) -> _Sizes:
+    try:
+        return sizes_of(state)
+    except ModelFilesError as error:
+        raise ModelFilesError(
+            f"The weights in {path} are not those of this model.",
+            code="model_files.wrong_weights",
+            hint="Check with `standin models verify`, or choose the folder of SoulX-FlashTalk-14B.",
+            detail=error.detail,
+        ) from error
 
 
 def _renamed(rename, state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
