@@ -100,6 +100,7 @@ class RankProcesses:
         """Start the ranks unless they run, and begin a stream in all of them. Raises what a rank raised,
         `GeneratorError`, or `Cancelled` from `progress`, which ends the group."""
         teller = _Teller(progress)
+        teller.now = Working(stage="ranks", done=0.0, total=float(self.settings.ranks), unit="ranks")
         with self._my_turn(teller):
             if self._channel is None:
                 self._start(teller)
@@ -210,7 +211,6 @@ class RankProcesses:
         """The line to rank 0, once all ranks have found each other."""
         assert self._launch is not None
         wait_s = self.settings.load_timeout_s if self.settings.ranks_at else _START_S
-        teller.now = Working(stage="ranks", done=0.0, total=float(self.settings.ranks), unit="ranks")
         deadline_s = time.monotonic() + wait_s
         channel = None
         while channel is None:
@@ -247,7 +247,10 @@ class RankProcesses:
         assert self._channel is not None
         heard_s = time.monotonic()
         while True:
-            if not self._channel.poll(_LOOK_EVERY_S):
+            has_more = self._channel.poll(_LOOK_EVERY_S)
+            if self._stopping.is_set():
+                raise GeneratorError("The ranks were stopped.", code="worker.stopped")
+            if not has_more:
                 self._check(heard_s + limit_s(), limit_s())
             else:
                 message = self._received()

@@ -62,7 +62,7 @@ class ProgressBoard:
         on_silent: Callable[[int], None] | None = None,
     ) -> None:
         self._board, self._name, self._tell, self._on_silent = board, name, tell, on_silent
-        self._now = Note(0, 0, "", 0.0, 1.0, "")
+        self._now = Note(0, 0, "libraries", 0.0, 1.0, "")
         self._beats: dict[int, tuple[int, float]] = {}
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
