@@ -1,5 +1,8 @@
 """One live run: builds the graph of source, generator, pacer and sinks, and owns its threads from start to stop."""
 
+# pyright: reportPrivateUsage=false
+# `_SessionStage` below is a part of the session.
+
 from __future__ import annotations
 
 import logging
@@ -47,6 +50,7 @@ from engine.stream.runner import GeneratorRunner
 from engine.stream.sources import open_source
 
 if TYPE_CHECKING:
+    from engine.audio.voice_out import VoiceOut
     from engine.sinks.virtual_camera import VirtualCamera
 
 logger = logging.getLogger(__name__)
@@ -81,7 +85,7 @@ class Broadcast:
         self._cancelled = threading.Event()
         self._ended = threading.Event()
         self._audio_lock = threading.Lock()
-        self._voice = None
+        self._voice: VoiceOut | None = None
         self._camera_names: tuple[str, ...] = ()
         self._stage = _SessionStage(self)
         self._director = Director(settings, self._stage, self._progress(), self._stopping)
@@ -108,6 +112,7 @@ class Broadcast:
             # What is missing is said before minutes of preparing.
             source = open_source(settings.source)
             camera = _find_camera(settings.camera) if settings.camera is not None else None
+            voice = _find_voice_out(settings.voice_out) if settings.voice_out is not None else None
             recorder = None
             if settings.recording:
                 recorder = Recorder(settings.recording, may_replace=settings.may_replace_recording)
@@ -129,8 +134,8 @@ class Broadcast:
                 self._open_recorder(recorder)
             if camera is not None:
                 self._open_camera(camera)
-            if settings.voice_out is not None:
-                self.set_voice_out(settings.voice_out)
+            if voice is not None:
+                self._play_on(voice)
             source.start(self._clock)
             self._graph.go_live(source)
         except BaseException as error:
@@ -232,16 +237,15 @@ class Broadcast:
 
     def set_voice_out(self, settings: VoiceOutSettings | None) -> None:
         """Play the delayed voice on an output, another one, or nowhere."""
-        from engine.audio.voice_out import VoiceOut
+        self._running()
+        self._play_on(_find_voice_out(settings) if settings is not None else None)
 
-        graph = self._running()
-        voice = None
-        if settings is not None:
-            voice = VoiceOut(settings.name, settings.host_api)
+    def _play_on(self, voice: VoiceOut | None) -> None:
+        if voice is not None:
             voice.start()
         with self._audio_lock:
             old, self._voice = self._voice, voice
-            graph.listener.voice = voice.line.write if voice is not None else None
+            self._running().listener.voice = voice.line.write if voice is not None else None
         if old is not None:
             old.stop()
 
@@ -489,6 +493,12 @@ def _find_camera(settings: CameraSettings) -> VirtualCamera:
     from engine.sinks.virtual_camera import open_camera
 
     return open_camera(settings)
+
+
+def _find_voice_out(settings: VoiceOutSettings) -> VoiceOut:
+    from engine.audio.voice_out import VoiceOut
+
+    return VoiceOut(settings.name, settings.host_api)
 
 
 class _SessionStage(Stage):

@@ -13,7 +13,17 @@ from PIL import Image
 
 from engine.audio import voice_out
 from engine.audio.voice_out import DelayLine
-from engine.errors import AudioFileError, CameraError, Cancelled, GeneratorError, OutputError, PortraitError, UsageError
+from engine.errors import (
+    AudioFileError,
+    CameraError,
+    Cancelled,
+    DeviceError,
+    GeneratorError,
+    MicrophoneError,
+    OutputError,
+    PortraitError,
+    UsageError,
+)
 from engine.protocol.messages import (
     CameraChanged,
     Noticed,
@@ -138,6 +148,8 @@ def test_preview_shows_the_generators_pictures(session):
         ({"portrait": "/nowhere/x.png"}, PortraitError),
         ({"source": FileSource(path="/nowhere/x.wav")}, AudioFileError),
         ({"recording": "/nowhere/x.mp4"}, OutputError),
+        ({"camera": CameraSettings(device="/dev/nowhere")}, CameraError),
+        ({"voice_out": VoiceOutSettings(name="Nothing At All")}, DeviceError),
     ],
 )
 def test_failed_start_gives_everything_back_and_says_why(session, settings, error):
@@ -147,7 +159,24 @@ def test_failed_start_gives_everything_back_and_says_why(session, settings, erro
         live.broadcast.start()
     assert live.states[-1] is SessionState.IDLE
     assert live.codes(StateChanged)[-1] == caught.value.code
-    assert all(g.closed for g in live.generators) and _no_new_threads(before)
+    assert live.generators == [], "said before anything was prepared"
+    assert _no_new_threads(before)
+
+
+def test_start_that_fails_late_gives_everything_back(session, plain_source, monkeypatch):
+    """A microphone that is busy shows that only when it is started."""
+    before, microphone = set(threading.enumerate()), plain_source()
+
+    def start(clock):
+        raise MicrophoneError("It is in use.", code="microphone.busy")
+
+    microphone.start = start
+    monkeypatch.setattr(broadcast_module, "open_source", lambda _: microphone)
+    live = session(has_preview=True)
+    with pytest.raises(MicrophoneError):
+        live.broadcast.start()
+    assert live.codes(StateChanged)[-1] == "microphone.busy" and live.states[-1] is SessionState.IDLE
+    assert [g.closed for g in live.generators] == [1] and _no_new_threads(before)
 
 
 def test_cancelled_start_ends_soon(session):
