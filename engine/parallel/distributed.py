@@ -17,7 +17,6 @@ from engine.parallel.group import Attention
 from engine.parallel.ring import OnlineSoftmax
 from engine.parallel.topology import RankPlan
 
-
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 """torch 2.13 renamed it."""
 
@@ -85,6 +84,8 @@ class DistributedGroup:
         made = make() if self.rank == owner else like
         for tensor in made:
             dist.broadcast(tensor, group_src=owner, group=self._groups.world)
+            if self.rank == owner:
+                self._count(tensor, self.size - 1)
         return made
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
