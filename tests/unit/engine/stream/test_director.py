@@ -266,9 +266,16 @@ def test_generator_that_breaks_in_its_first_chunk_is_never_taken_for_ready(show,
             generator.during = lambda: 1 / 0 if generator.portrait and len(generator.chunks) > 3 else None
 
     cast.dress = dress
-    live = show().begin()
+    live = show()
+
+    def on_notices(notices):
+        """Told between the take-over and the news of it: by then it has failed."""
+        live.until(lambda: live.graph.runner.needs_another or cast.dress is not dress)
+
+    live.stage.on_notices = on_notices
+    live.begin()
     live.until(lambda: len(waits) >= 6)
-    assert waits[:6] == [0.5, 2.0, 5.0, 15.0, 60.0, 60.0]
+    assert ("ready", "") not in live.stage.said and waits[:6] == [0.5, 2.0, 5.0, 15.0, 60.0, 60.0]
     cast.dress = lambda generator: None
     live.until(lambda: live.stage.said[-1] == ("ready", "") and not live.graph.runner.needs_another)
     live.until_makes(live.running)

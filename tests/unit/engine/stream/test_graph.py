@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine.clock import ManualClock
-from engine.media import SAMPLE_RATE_HZ
+from engine.media import SAMPLE_RATE_HZ, ChunkSpec
 from engine.settings import SessionSettings
 from engine.stream.graph import Graph
 from engine.stream.listener import CAPTURE_S
@@ -125,3 +125,36 @@ def test_a_sample_is_shown_one_frame_after_it_was_due(build, clock):
     graph, _, _ = build()
     clock.advance(graph.delay_s + 1.0)
     assert graph.is_shown(15_200) and not graph.is_shown(15_500)
+
+
+def test_delay_is_made_for_the_generator_that_is_still_to_come(scene_of, plain_generator, clock):
+    standby = scene_of(plain_generator(lookahead_samples=640))
+
+    def graph(coming):
+        settings = SessionSettings(portrait="unused")
+        return Graph(standby, settings, clock, present=print, on_failure=print, standby=standby, coming=coming)
+
+    chunk = ChunkSpec(fps=25, frames=28, lookahead_samples=0)
+    for first_frame_s in (0.2, 0.7, 3.0):
+        made = graph((chunk, first_frame_s))
+        assert made.delay_s == pytest.approx(28 / 25 + CAPTURE_S + 1.25 * first_frame_s)
+        assert made.runner.delay_s == made.pacer.delay_s == made.delay_s
+    assert graph((ChunkSpec(fps=25, frames=1), 0.0)).delay_s == graph(None).delay_s, "never less than what runs needs"
+
+
+def test_frames_of_the_whole_delay_find_room(scene_of, plain_generator, clock):
+    """A standby may have to make all of them at once before a slow generator takes over."""
+    scene = scene_of(plain_generator())
+    settings = SessionSettings(portrait="unused")
+    coming = (ChunkSpec(fps=25, frames=28), 4.0)
+    graph = Graph(scene, settings, clock, present=print, on_failure=print, standby=scene, coming=coming)
+    for frame in range(int(graph.delay_s * 25)):
+        graph.queue.next_image()
+        graph.queue.commit(frame)
+    assert graph.queue.dropped == 0
+
+
+def test_stats_name_the_generator_that_runs(build, clock):
+    graph, source, _ = build(name="quick")
+    _speak(graph, source, clock, 10)
+    assert graph.stats(None).generator == "quick"

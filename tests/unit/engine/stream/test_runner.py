@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from engine.clock import ManualClock
-from engine.errors import Cancelled, GeneratorError
+from engine.errors import Cancelled, GeneratorError, StandinError
 from engine.media import CanvasFormat
 from engine.stream.frame_queue import FrameQueue
 from engine.stream.runner import GeneratorRunner, needed_delay_s
 from engine.stream.sample_clock import SampleClock
+from engine.stream.swap import Outdated, Swap
 from engine.stream.timeline import Timeline
 
 DELAY_S = 0.2
@@ -22,7 +23,7 @@ DELAY_S = 0.2
 class Rig:
     """A runner whose sound is always there up to the clock's time."""
 
-    def __init__(self, scene):
+    def __init__(self, scene, standby=None):
         self.clock = ManualClock(10.0)
         self.timeline, self.queue = Timeline(kept_s=30.0), FrameQueue(slots=100)
         self.sample_clock = SampleClock(10.0)
@@ -35,6 +36,7 @@ class Rig:
             self.clock,
             delay_s=DELAY_S,
             on_failure=self.failures.append,
+            standby=standby,
         )
 
     def pass_time(self, seconds):
@@ -48,6 +50,24 @@ class Rig:
             self.pass_time(step_s)
             while self.runner.step():
                 pass
+
+    def swap(self, *args, **options):
+        """As another thread would; raises what it raises."""
+        errors = []
+
+        def ask():
+            try:
+                self.runner.swap(*args, **options)
+            except StandinError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        while thread.is_alive():
+            self.runner.step()
+            thread.join(0.001)
+        for error in errors:
+            raise error
 
 
 @pytest.fixture
@@ -247,6 +267,128 @@ def test_wait_returns_when_a_chunk_is_there(rig):
     thread.start()
     thread.join(10.0)
     assert waited == [None]
+
+
+@pytest.fixture
+def pair(scene_of, plain_generator):
+    """A rig whose generator runs with a standby: (rig, wanted, standby)."""
+    wanted, standby = plain_generator(frames=2, name="wanted"), plain_generator(name="standby")
+    scene = scene_of(standby)
+    made = Rig(scene_of(wanted), standby=scene)
+    made.work(1.0)
+    return made, wanted, standby
+
+
+def _break(generator, after=0):
+    """Its next chunk fails after so many frames."""
+
+    def generate(chunk, frames):
+        for frame in range(chunk.first_frame, chunk.first_frame + after):
+            frames.next_image()
+            frames.commit(frame)
+        raise GeneratorError("It broke.")
+
+    generator.generate = generate
+
+
+def test_frames_that_were_shown_before_a_failure_are_not_made_again(pair, caplog):
+    rig, wanted, standby = pair
+    rig.queue.take_due(10_000)
+    _break(wanted, after=1)
+    take = rig.queue.commit
+    rig.queue.commit = lambda frame: (take(frame), rig.queue.take_due(frame))
+    rig.work(0.2)
+    last = wanted.chunks[-1].first_frame + 2
+    assert standby.chunks[0].first_frame == last + 1 and rig.runner.skipped_samples == 0
+    assert rig.runner.is_standing_in and wanted.closed == 1 and len(rig.failures) == 1
+
+
+def test_standby_that_cannot_stand_in_leaves_the_last_picture(pair, caplog):
+    rig, wanted, standby = pair
+    standby.reset = lambda: 1 / 0
+    _break(wanted)
+    rig.work(0.5)
+    assert rig.runner.has_failed and rig.runner.needs_another and standby.chunks == [] and len(rig.failures) == 1
+
+
+def test_generator_that_cannot_be_closed_does_not_end_the_session(pair, caplog):
+    rig, wanted, standby = pair
+    wanted.close = lambda: 1 / 0
+    _break(wanted)
+    rig.work(0.5)
+    assert standby.chunks and "could not be closed" in caplog.text
+
+
+def test_another_standby_closes_the_old_one_and_nothing_else(pair, scene_of, plain_generator):
+    rig, wanted, old = pair
+    fresh = plain_generator(name="fresh")
+    rig.swap(standby=scene_of(fresh))
+    rig.work(0.2)
+    assert (old.closed, fresh.closed, wanted.closed) == (1, 0, 0) and rig.runner.scene.generator is wanted
+    _break(wanted)
+    rig.work(0.2)
+    assert rig.runner.scene.generator is fresh and rig.runner.is_standing_in
+
+
+def test_another_standby_takes_over_where_the_old_one_runs(pair, scene_of, plain_generator, caplog):
+    rig, wanted, old = pair
+    _break(wanted)
+    rig.work(0.2)
+    fresh = plain_generator(name="fresh")
+    rig.swap(standby=scene_of(fresh))
+    rig.work(0.2)
+    assert rig.runner.is_standing_in and rig.runner.scene.generator is fresh and (old.closed, fresh.closed) == (1, 0)
+    assert fresh.chunks[0].first_frame == old.chunks[-1].first_frame + 1 and rig.runner.skipped_samples == 0
+
+
+def test_both_at_once_take_over_together(pair, scene_of, plain_generator):
+    rig, wanted, old = pair
+    fresh, standby = plain_generator(name="fresh"), plain_generator(name="standby")
+    rig.swap(scene_of(fresh), standby=scene_of(standby))
+    rig.work(0.2)
+    assert [g.closed for g in (wanted, old, fresh, standby)] == [1, 1, 0, 0]
+    assert rig.runner.scene.generator is fresh and not rig.runner.needs_another
+
+
+def test_swap_that_is_given_up_changes_neither(pair, scene_of, plain_generator):
+    rig, wanted, standby = pair
+    unused = [plain_generator(), plain_generator()]
+    with pytest.raises(GeneratorError):
+        rig.runner.swap(scene_of(unused[0]), standby=scene_of(unused[1]), timeout_s=0.01)
+    rig.work(0.2)
+    _break(wanted)
+    rig.work(0.2)
+    assert rig.runner.scene.generator is standby and standby.closed == 0 and not any(g.chunks for g in unused)
+
+
+def test_another_canvas_of_a_generator_that_has_failed_is_refused(pair, scene_of, caplog):
+    rig, wanted, standby = pair
+    _break(wanted)
+    rig.work(0.2)
+    with pytest.raises(Outdated):
+        rig.swap(scene_of(wanted, canvas="other"), is_same_generator=True)
+    assert rig.runner.scene.generator is standby and wanted.closed == 1
+
+
+@pytest.mark.parametrize(("generate_s", "expected_s"), [(0.0, 5.0), (4.0, 17.0), (10.0, 35.0)])
+def test_swap_waits_as_long_as_the_running_chunk_may_take(pair, scene_of, monkeypatch, generate_s, expected_s):
+    rig, wanted, _ = pair
+    waited = []
+    monkeypatch.setattr(Swap, "wait", lambda self, timeout_s: waited.append(timeout_s) or True)
+    rig.runner.generate_s = generate_s
+    rig.runner.swap(scene_of(wanted))
+    assert waited == [expected_s]
+
+
+def test_failure_of_a_chunk_that_the_end_interrupted_is_not_told(pair, caplog):
+    rig, wanted, _ = pair
+    _break(wanted)
+    rig.pass_time(0.2)
+    rig.runner.end()
+    rig.runner.step()
+    assert rig.failures == [] and not rig.runner.is_standing_in
+    with pytest.raises(Cancelled):
+        rig.runner.swap(rig.runner.scene)
 
 
 @pytest.mark.parametrize(("frames", "lookahead", "generate_s"), [(1, 640, 0.008), (28, 0, 0.6), (4, 0, 0.0)])

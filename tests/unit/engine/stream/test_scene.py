@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,7 +13,7 @@ from engine.errors import Cancelled, GeneratorError, PortraitError
 from engine.media import Notice
 from engine.settings import CanvasSettings, GeneratorSettings, SessionSettings
 from engine.stream import scene as scene_module
-from engine.stream.scene import prepare_scene
+from engine.stream.scene import prepare_scene, recomposed
 
 
 class Progress:
@@ -128,3 +131,83 @@ def test_backdrop_is_the_portraits(made, settings):
     canvas = scene.canvas.compose(np.zeros((320, 640, 3), np.uint8))
     red, green, blue = canvas[2, 320]
     assert red > 100 and green < 20 and blue < 20
+
+
+@pytest.fixture
+def time_s(monkeypatch):
+    """The warm-up's clock, moved by hand."""
+    now = [0.0]
+    monkeypatch.setattr(scene_module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def _progressive(time_s, first_s, each_s, first_chunk_s=0.0):
+    """A generator whose frames come one after the other."""
+
+    def change(generator):
+        def generate(chunk, frames):
+            generator.chunks.append(chunk)
+            time_s[0] += first_s + (first_chunk_s if len(generator.chunks) == 1 else 0.0)
+            for frame in range(chunk.first_frame, chunk.first_frame + chunk.frames):
+                frames.next_image()
+                frames.commit(frame)
+                time_s[0] += each_s
+
+        generator.spec = replace(generator.spec, chunk=replace(generator.spec.chunk, frames=28))
+        generator.generate = generate
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("first_s", "each_s", "expected_s"),
+    [
+        (0.2, 0.030, 0.2),  # ahead of the picture's pace after the first frame
+        (0.7, 0.0, 0.7),  # all at once
+        (0.2, 0.050, 0.2 + 27 * (0.050 - 1 / 30)),  # it falls behind: the last one is the latest
+    ],
+)
+def test_first_frame_is_when_all_can_be_shown_at_their_pace(made, settings, time_s, first_s, each_s, expected_s):
+    made.change = _progressive(time_s, first_s, each_s, first_chunk_s=9.0)
+    scene, _ = prepare_scene(settings, Progress())
+    assert scene.first_frame_s == pytest.approx(expected_s)
+    assert scene.generate_s == pytest.approx(first_s + 28 * each_s)
+
+
+def test_generator_of_a_fixed_size_is_not_warmed_up_beside_one_that_runs(made, settings):
+    made.change = lambda generator: setattr(generator, "spec", replace(generator.spec, follows_canvas=False))
+    first, _ = prepare_scene(settings, Progress())
+    like = replace(first, generate_s=0.7, first_frame_s=0.3)
+    second, _ = prepare_scene(settings, Progress(), like=like)
+    assert made[1].chunks == [] and (second.generate_s, second.first_frame_s) == (0.7, 0.3)
+
+
+@pytest.mark.parametrize("difference", [{"follows_canvas": True}, {"width": 1024}, {"name": "another"}])
+def test_generator_that_differs_is_warmed_up(made, settings, difference):
+    made.change = lambda generator: setattr(generator, "spec", replace(generator.spec, follows_canvas=False))
+    like, _ = prepare_scene(settings, Progress())
+    like.generator.spec = replace(like.generator.spec, **difference)
+    prepare_scene(settings, Progress(), like=like)
+    assert len(made[1].chunks) == 3
+
+
+def test_notices_of_the_warm_up_are_not_passed_on(made, settings):
+    made.change = lambda generator: setattr(generator, "notices", [Notice(code="x", message="Y.")])
+    prepare_scene(settings, Progress())
+    assert made[0].take_notices() == []
+
+
+def test_recomposed_is_the_same_generator_on_another_canvas(made, settings):
+    scene, _ = prepare_scene(settings, Progress())
+    other = msgspec.structs.replace(settings, canvas=CanvasSettings(width=640, height=360, is_mirrored=True))
+    again = recomposed(scene, other)
+    assert again.generator is scene.generator and (again.generate_s, again.first_frame_s) == (
+        scene.generate_s,
+        scene.first_frame_s,
+    )
+    picture = np.zeros((320, 640, 3), np.uint8)
+    picture[:, :100] = 255
+    shown = again.canvas.compose(picture)
+    assert shown[180, 600].min() > 200 and shown[180, 40].max() < 50
+    assert scene.canvas.compose(picture)[180, 40].min() > 200, "the old canvas is as it was"
+    assert shown[2, 320, 0] > 100, "with the portrait's backdrop"
