@@ -16,7 +16,8 @@ root = pathlib.Path(sys.argv[1])
 names = sorted(
     ".".join(path.relative_to(root).with_suffix("").parts)
     for path in (root / "engine").rglob("*.py")
-    if path.name not in ("__init__.py", "__main__.py") and not {"flashtalk", "parallel"} & set(path.parts)
+    if path.name not in ("__init__.py", "__main__.py", "lockstep.py", "supervisor.py")
+    and not {"flashtalk", "parallel"} & set(path.parts)
 )
 for name in names:
     importlib.import_module(name)
