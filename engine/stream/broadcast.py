@@ -59,6 +59,7 @@ _STATS_EVERY_S = 0.25
 _AUDIO_EVERY_S = 0.010
 _OPEN_TIMEOUT_S = 10.0
 _RECORDER_SLOTS = 25
+_THREAD_TIMEOUT_S = 5.0
 _LOADER_TIMEOUT_S = 2.0
 """What is being loaded is cancelled at its next progress; a library that hangs is left alone."""
 
@@ -168,7 +169,7 @@ class Broadcast:
             self._graph.timeline.wake()
         for thread in self._threads:
             if thread is not threading.current_thread():
-                thread.join(5.0)
+                thread.join(_THREAD_TIMEOUT_S)
         still_making = next((t for t in self._threads if t.name == "generator" and t.is_alive()), None)
         self._threads.clear()
         self._director.join(_LOADER_TIMEOUT_S)
