@@ -20,6 +20,7 @@ from engine.assets import asset_path
 from engine.audio.audio_file import AudioFile, to_mono
 from engine.canvas import CanvasComposer
 from engine.commands.console import ProgressLine
+from engine.errors import UsageError
 from engine.generators.factory import create_generator, generator_names
 from engine.media import SAMPLE_RATE_HZ, AudioChunk, CanvasFormat, Portrait, first_sample_of
 from engine.portrait.load import load_portrait
@@ -47,10 +48,12 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print."""
+    if arguments.frames < 1:
+        raise UsageError(f"{arguments.frames} frames are nothing to measure.", hint="Give a number above 0.")
     cv2.setNumThreads(1)
     line = ProgressLine(is_quiet=arguments.json)
     portrait = load_portrait(arguments.portrait)
-    speech = _speech(arguments.frames + _WARM_UP + 5)
+    speech = _speech()
     figures = {}
     for name, picture, room in _cases(portrait):
         figures |= _generator_figures(arguments, name, picture, room, speech, line)
@@ -97,7 +100,7 @@ def _generator_figures(
     def step(index: int) -> None:
         first = first_sample_of(index * spec.chunk.frames, _FPS)
         count = first_sample_of(spec.chunk.frames, _FPS) + spec.chunk.lookahead_samples
-        samples = speech[first : first + count]
+        samples = np.take(speech, np.arange(first, first + count), mode="wrap")
         chunk = AudioChunk(
             first_frame=index * spec.chunk.frames,
             frames=spec.chunk.frames,
@@ -157,11 +160,10 @@ def _summary(times: list[tuple[float, float]]) -> dict[str, float]:
     }
 
 
-def _speech(frames: int) -> np.ndarray:
-    """The sample speech at 16 kHz, repeated to `frames` frames."""
+def _speech() -> np.ndarray:
+    """The sample speech at 16 kHz."""
     file = AudioFile(asset_path("speech/welcome.flac"))
-    mono = soxr.resample(to_mono(file.read_all()), file.rate_hz, SAMPLE_RATE_HZ).astype(np.float32)
-    return np.resize(mono, first_sample_of(frames, _FPS) + SAMPLE_RATE_HZ)
+    return soxr.resample(to_mono(file.read_all()), file.rate_hz, SAMPLE_RATE_HZ).astype(np.float32)
 
 
 def _machine() -> dict[str, object]:
