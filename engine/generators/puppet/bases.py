@@ -20,8 +20,12 @@ from engine.generators.puppet.splines import ThinPlateSpline
 BASES = ("jaw", "wide", "round", "press", "close", "tuck", "brow", "gaze_x", "gaze_y", "blink")
 
 JAW_DROP = 0.21
-_CLOSABLE = 0.22
+_CLOSABLE = 0.32
 """A laughing mouth wider open than this stays a little open: drawn together further, the face would fold."""
+
+_NARROWING, _RELAXED_WIDTH = 0.14, 0.7
+_SMILE_AT_REST, _MOST_SMILE, _UNSMILED = 0.02, 0.12, 0.75
+"""Rounded lips give up this share of a smile: /u/ has no raised corners."""
 
 _SMOOTHING = 1e-3
 _ACROSS = 19
@@ -51,6 +55,14 @@ class FacePoints:
     corner_x: tuple[float, float]
     chin_y: float
     gap: float
+    smile: float
+    """How much higher than its middle the mouth's corners are, iod; 0 where they are not."""
+
+    @property
+    def narrowing(self) -> float:
+        """How far rounding draws the corners inwards: a mouth that the portrait shows spread has farther to go."""
+        width = self.corner_x[1] - self.corner_x[0]
+        return _NARROWING * min(1.3, max(1.0, width / _RELAXED_WIDTH))
 
     @classmethod
     def of(cls, geometry: FaceGeometry) -> FacePoints:
@@ -58,6 +70,8 @@ class FacePoints:
         landmarks = to_face(geometry.landmarks)
         upper, lower = to_face(geometry.seam_upper), to_face(geometry.seam_lower)
         middle = slice(g.SEAM_COUNT // 3, 2 * g.SEAM_COUNT // 3)
+        corners_y = float(upper[[0, -1], 1].mean())
+        middle_y = float((lower[middle, 1] + upper[middle, 1]).mean()) / 2
         return cls(
             landmarks=landmarks,
             seam_upper=upper,
@@ -65,6 +79,7 @@ class FacePoints:
             corner_x=(float(upper[0, 0]), float(upper[-1, 0])),
             chin_y=float(landmarks[g.CHIN, 1]),
             gap=min(_CLOSABLE, float((lower[middle, 1] - upper[middle, 1]).mean())) if geometry.is_mouth_open else 0.0,
+            smile=min(_MOST_SMILE, max(0.0, middle_y - corners_y - _SMILE_AT_REST)),
         )
 
     def seam_at(self, x: np.ndarray, seam: np.ndarray) -> np.ndarray:
@@ -156,11 +171,12 @@ def _lip_line(landmarks: np.ndarray, indices: tuple[int, ...], x: np.ndarray) ->
 
 def _add_upper_lip(add, face: FacePoints, t: np.ndarray, x: np.ndarray) -> None:
     n, par, us, gap = len(t), 1 - t * t, 0.035, face.gap
+    fall = _UNSMILED * face.smile * t**2
     add(
         np.stack([x, face.seam_at(x, face.seam_upper)], axis=-1),
         jaw=_pair(-0.02 * t, -0.022 * par, n),
         wide=_pair(0.065 * t, -0.028 * t**2 - 0.012 * par, n),
-        round=_pair(-0.14 * t, -0.004 * par, n),
+        round=_pair(-face.narrowing * t, fall - 0.004 * par, n),
         press=_pair(0, 0.004 * par, n),
         close=_pair(-us * t, 0.55 * gap * par**0.5 + 0.8 * us * t**2, n),
         tuck=_pair(0, -0.010 * par, n),
@@ -169,7 +185,7 @@ def _add_upper_lip(add, face: FacePoints, t: np.ndarray, x: np.ndarray) -> None:
         _lip_line(face.landmarks, g.UPPER_OUTER_LIP, x),
         jaw=_pair(-0.02 * t, -0.018 * par, n),
         wide=_pair(0.06 * t, 0.012 * par - 0.026 * t**2, n),
-        round=_pair(-0.126 * t, -0.022 * par, n),
+        round=_pair(-0.90 * face.narrowing * t, fall - 0.022 * par, n),
         press=_pair(0, 0.016 * par, n),
         close=_pair(-us * t, 0.33 * gap * par**0.5 + 0.8 * us * t**2, n),
         tuck=_pair(0, -0.008 * par, n),
@@ -178,11 +194,12 @@ def _add_upper_lip(add, face: FacePoints, t: np.ndarray, x: np.ndarray) -> None:
 
 def _add_lower_lip(add, face: FacePoints, t: np.ndarray, x: np.ndarray) -> None:
     n, par, b, us, gap = len(t), 1 - t * t, 1 - np.abs(t) ** 3, 0.035, face.gap
+    fall = _UNSMILED * face.smile * t**2
     add(
         np.stack([x, face.seam_at(x, face.seam_lower)], axis=-1),
         jaw=_pair(-0.03 * t, JAW_DROP * b**0.8, n),
         wide=_pair(0.065 * t, -0.028 * t**2 + 0.034 * b, n),
-        round=_pair(-0.14 * t, 0.016 * par, n),
+        round=_pair(-face.narrowing * t, fall + 0.016 * par, n),
         press=_pair(0, -0.004 * par, n),
         close=_pair(-us * t, -0.45 * gap * par**0.5 + 0.8 * us * t**2, n),
         tuck=_pair(0, 0.014 * par, n),
@@ -191,7 +208,7 @@ def _add_lower_lip(add, face: FacePoints, t: np.ndarray, x: np.ndarray) -> None:
         _lip_line(face.landmarks, g.LOWER_OUTER_LIP, x),
         jaw=_pair(-0.02 * t, JAW_DROP * (0.90 * b**0.7 + 0.12), n),
         wide=_pair(0.06 * t, 0.012 * par - 0.022 * t**2, n),
-        round=_pair(-0.119 * t, 0.03 * par, n),
+        round=_pair(-0.85 * face.narrowing * t, fall + 0.03 * par, n),
         press=_pair(0, -0.022 * par, n),
         close=_pair(-us * t, -0.36 * gap * par**0.5 + 0.8 * us * t**2, n),
         tuck=_pair(0, -0.020 * par, n),
@@ -208,7 +225,7 @@ def _add_corners(add, face: FacePoints) -> None:
                 point,
                 jaw=_pair(-0.022 * side * share * (1 if away == 0 else 0.68), 0.045 * share, 1),
                 wide=_pair(0.068 * side * share, -0.03 * share, 1),
-                round=_pair(-0.14 * side * share, 0, 1),
+                round=_pair(-face.narrowing * side * share, _UNSMILED * face.smile * share, 1),
                 press=_pair(0.012 * side * share, 0, 1),
                 close=_pair(-us * side * share * (face.gap > 0), 0.8 * us * share * (face.gap > 0), 1),
             )

@@ -19,6 +19,9 @@ _HALF_WIDTHS = (0.090, 0.075, 0.072, 0.058, 0.050, 0.045)
 _WORTH_KEEPING_IOD = 0.13
 """Lips parted less than this show too little of the picture's own teeth to continue them."""
 
+_LAUGHING_IOD = 0.28
+"""Lips parted more than this cannot close; what they show is left in the picture."""
+
 _FINE = 3
 """Teeth are drawn this much finer and reduced: smooth outlines without a vector library."""
 
@@ -43,12 +46,28 @@ class InnerMouth:
         light = float(np.clip(light, 0.93, 1.08))
         shows_teeth = geometry.is_mouth_open and _widest_gap_iod(self._face) >= _WORTH_KEEPING_IOD
         self.upper = self._own_teeth(image, window, light) if shows_teeth else self._upper_teeth(light)
+        gap = _widest_gap_iod(self._face)
+        self._upper_height = max(0.08, gap + 0.02) if shows_teeth else 0.08
+        self._is_laughing = shows_teeth and gap > _LAUGHING_IOD
         self.lower = self._tongue_and_teeth(light)
+        self.tongue = self._tongue_and_teeth(light, with_teeth=False)
 
     def jaw_shift_px(self, jaw: float) -> np.ndarray:
         """(2,) how far the lower layer has gone down, image px."""
         down = self._frame.to_image(np.array([0.0, JAW_DROP * 0.92])) - self._frame.to_image(np.zeros(2))
         return jaw * down
+
+    def upper_shown(self, rounding: float) -> float:
+        """How much of the upper layer is left, 0..1: nothing between round lips. A laugh too wide to close stays."""
+        return 1.0 if self._is_laughing else min(1.0, max(0.0, 4.0 - 4.5 * rounding))
+
+    def upper_shift_px(self, rounding: float) -> np.ndarray:
+        """(2,) how far the upper layer is behind the lip, image px: half-transparent teeth would look grey, so rounded
+        lips hide them by covering them."""
+        if self._is_laughing:
+            return np.zeros(2)
+        up = self._frame.to_image(np.array([0.0, -self._upper_height])) - self._frame.to_image(np.zeros(2))
+        return float(smoothstep(np.float64(rounding), 0.15, 0.75)) * up
 
     def _drawn_box(self) -> tuple[int, int, int, int]:
         """(x0, y0, x1, y1) within the window: all that teeth and tongue can cover, so that little is drawn finely."""
@@ -118,7 +137,7 @@ class InnerMouth:
         colour = painted.astype(np.float32) / 255.0
         return np.ascontiguousarray(np.concatenate([colour * alpha[..., None], alpha[..., None]], axis=-1), np.float32)
 
-    def _tongue_and_teeth(self, light: float) -> np.ndarray:
+    def _tongue_and_teeth(self, light: float, *, with_teeth: bool = True) -> np.ndarray:
         points = self._points()
         x = points[..., 0] - sum(self._face.corner_x) / 2
         seam = self._face.seam_at(points[..., 0], self._face.seam_lower)
@@ -128,7 +147,7 @@ class InnerMouth:
         alpha = 1.0 - smoothstep(bulge, 0.80, 1.05)
         crease = 1.0 - 0.10 * np.exp(-((x / 0.012) ** 2)) * (y > -0.07)
         colour = (_TONGUE / 255.0 * light) * ((0.80 - 1.6 * np.clip(y, -0.08, 0.0)) * crease)[..., None]
-        if not self.is_flat:
+        if with_teeth and not self.is_flat:
             gaps, _ = _tooth_profile(np.abs(x), 0.62 * half / 0.40)
             teeth = _step(y + 0.024 - 0.10 * x**2) * (1.0 - smoothstep(np.abs(x), 0.45 * half, 0.66 * half))
             shade = light * (0.74 - 0.10 * gaps)

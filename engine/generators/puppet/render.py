@@ -30,6 +30,9 @@ _PARTED_PX = 0.2
 
 _SEAM_SOFT_IOD = 0.10
 _VISIBLE_HOLE = 0.02
+_ROUND_TONGUE = 0.4
+"""How clearly the tongue shows within rounded lips."""
+
 _AO_BOXES_IOD = (0.055, 0.045)
 
 
@@ -183,13 +186,14 @@ class PuppetRenderer:
         inner, at = self._inner, self._inside.shaped(*head_map.shape[:2])
         np.subtract(head_map, np.array([self._mouth.x0, self._mouth.y0], np.float32), out=at.where)
         at.colour[:] = inner.cavity * (0.55 if expression.jaw < 0.05 else 0.85)
-        strength = max(0.0, 1.0 - 1.4 * expression.round) * float(smoothstep(np.float64(expression.jaw), 0.14, 0.40))
-        if strength > 0.01:
-            shift = inner.jaw_shift_px(expression.jaw).astype(np.float32)
-            np.subtract(at.where, shift, out=at.shifted)
-            at.lay_over(inner.lower, at.shifted, strength)
-        # Half-transparent teeth look grey: rounded lips hide them altogether.
-        at.lay_over(inner.upper, at.where, max(0.0, 1.0 - 1.4 * expression.round))
+        deep = float(smoothstep(np.float64(expression.jaw), 0.14, 0.40))
+        plain = max(0.0, 1.0 - 1.4 * expression.round)
+        np.subtract(at.where, inner.jaw_shift_px(expression.jaw).astype(np.float32), out=at.shifted)
+        for layer, strength in ((inner.tongue, _ROUND_TONGUE * deep * (1.0 - plain)), (inner.lower, deep * plain)):
+            if strength > 0.01:
+                at.lay_over(layer, at.shifted, strength)
+        np.subtract(at.where, inner.upper_shift_px(expression.round).astype(np.float32), out=at.shifted)
+        at.lay_over(inner.upper, at.shifted, inner.upper_shown(expression.round))
         if not inner.is_flat:
             sides = [max(1, round(size * self._iod_px)) | 1 for size in _AO_BOXES_IOD]
             at.shade(self._hole[box], inner.shadow, sides)
