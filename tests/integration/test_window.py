@@ -61,3 +61,15 @@ def test_killed_engine_is_told_and_started_again(qtbot, application):
     assert application.window.banner.message.text() == "The engine ended unexpectedly."
     _wait_for_pictures(qtbot, application)
     assert application.client.pid not in (0, first)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs a process that can be frozen")
+def test_frozen_engine_does_not_hold_the_window_open(qtbot, application):
+    _wait_for_pictures(qtbot, application)
+    pid = application.client.pid
+    os.kill(pid, signal.SIGSTOP)
+    with qtbot.waitSignal(application.closed, timeout=20_000):
+        application.window.close()
+        assert not application.window.isVisible()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
