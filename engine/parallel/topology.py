@@ -98,6 +98,19 @@ def plan_ranks(*, world: int, heads: int, tokens: int, latent_rows: int, ulysses
     return RankPlan(world=world, heads=heads, tokens=tokens, ulysses=degree, bands=_bands(latent_rows, world))
 
 
+def preferred_worlds(most: int, *, heads: int, tokens: int, latent_rows: int) -> list[int]:
+    """Numbers of ranks up to `most` that can share a picture: first those that heads and tokens divide by, which need
+    no ring and no padding, then the others; within each the largest first."""
+    possible = range(min(most, latent_rows, tokens), 0, -1)
+    even = [world for world in possible if divides_evenly(world, heads=heads, tokens=tokens)]
+    return even + [world for world in possible if world not in even]
+
+
+def divides_evenly(world: int, *, heads: int, tokens: int) -> bool:
+    """Whether `world` ranks need neither a ring nor padding."""
+    return heads % world == 0 and tokens % world == 0
+
+
 def bytes_sent_per_step(plan: RankPlan, *, dim: int, layers: int, item_bytes: int) -> int:
     """Bytes that one rank sends in the self-attention of one denoising step.
 
