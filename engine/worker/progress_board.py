@@ -31,6 +31,7 @@ class Board(Protocol):
     """What `engine.worker.lockstep.Lockstep` offers."""
 
     rank: int
+    size: int
 
     def note(self, name: str, text: bytes) -> None:
         """Pin this rank's note."""
@@ -41,10 +42,13 @@ class Board(Protocol):
         ...
 
 
-def slowest(notes: Mapping[int, Note]) -> Working | None:
-    """Where the preparation as a whole is: where the last of the ranks is."""
-    if not notes:
-        return None
+_NOTHING_YET = Note(0, 0, "libraries", 0.0, 1.0, "")
+
+
+def slowest(notes: Mapping[int, Note], ranks: int) -> Working:
+    """Where the preparation as a whole is: where the last of the `ranks` is."""
+    if len(notes) < ranks:
+        notes = {**notes, -1: _NOTHING_YET}
     note = min(notes.values(), key=lambda note: (note.step, note.done / note.total if note.total else 0.0))
     return Working(stage=note.stage, done=note.done, total=note.total, unit=note.unit)
 
@@ -62,7 +66,7 @@ class ProgressBoard:
         on_silent: Callable[[int], None] | None = None,
     ) -> None:
         self._board, self._name, self._tell, self._on_silent = board, name, tell, on_silent
-        self._now = Note(0, 0, "libraries", 0.0, 1.0, "")
+        self._now = _NOTHING_YET
         self._beats: dict[int, tuple[int, float]] = {}
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
@@ -91,9 +95,7 @@ class ProgressBoard:
     def _collect(self) -> None:
         assert self._tell is not None
         notes = {rank: msgspec.json.decode(text, type=Note) for rank, text in self._board.notes(self._name).items()}
-        working = slowest(notes)
-        if working is not None:
-            self._tell(working)
+        self._tell(slowest(notes, self._board.size))
         now_s = time.monotonic()
         for rank, note in notes.items():
             beat, since_s = self._beats.get(rank, (0, now_s))

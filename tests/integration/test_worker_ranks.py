@@ -1,0 +1,278 @@
+"""Ranks as real processes over gloo: frames arrive as they are made, and every way to fail ends in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from engine.errors import Cancelled, GeneratorError
+from engine.generators.base import GeneratorSpec
+from engine.media import AudioChunk, ChunkSpec, Portrait
+from engine.worker.generator import RankedGenerator
+from engine.worker.group import GroupSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+FIXTURES = ROOT / "tests" / "fixtures"
+WIDTH, HEIGHT, FRAMES = 16, 8, 4
+SPEC = GeneratorSpec(
+    name="test", width=WIDTH, height=HEIGHT, chunk=ChunkSpec(fps=25, frames=FRAMES), follows_canvas=False
+)
+PORTRAIT = Portrait(
+    image=np.full((6, 5, 3), 40, np.uint8), name="p", path="p.png", digest="d", alpha=np.full((6, 5), 7, np.uint8)
+)
+ROOM = (640, 360)
+
+
+@pytest.fixture(autouse=True)
+def _rank_environment(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FIXTURES), str(ROOT)]))
+
+
+@pytest.fixture
+def nothing_left():
+    """Asserts, when called and at the end, that no process, segment or folder is there that was not before."""
+    before = _traces()
+
+    def check() -> None:
+        deadline = time.monotonic() + 3.0
+        while _traces() - before and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert _traces() - before == set()
+
+    yield check
+    check()
+
+
+def _traces() -> set[str]:
+    """Rank processes that descend from this one or from nobody any more, and what ranks keep in the file system."""
+    processes = {
+        f"process {child.pid}"
+        for child in psutil.process_iter(["cmdline", "pid", "environ"])
+        if any("engine.worker" in part for part in child.info["cmdline"] or ())
+        and (child.info["environ"] or {}).get("PYTEST_CURRENT_TEST")
+    }
+    folders = {str(path) for path in Path(tempfile.gettempdir()).glob("standin-ranks-*")}
+    return processes | folders
+
+
+def _settings(folder, *, ranks=2, seed=3, timeout_s=3.0, **options) -> GroupSettings:
+    return GroupSettings(
+        generator="rank_generators:Summing",
+        seed=seed,
+        fps=25,
+        options=tuple({"folder": str(folder), **options}.items()),
+        spec=SPEC,
+        ranks=ranks,
+        timeout_s=timeout_s,
+    )
+
+
+def _chunk(index: int, loudness: float = 0.0) -> AudioChunk:
+    samples = np.zeros(640 * FRAMES, np.float32)
+    samples[0] = loudness
+    return AudioChunk(
+        first_frame=index * FRAMES, frames=FRAMES, first_sample=index * 640 * FRAMES, samples=samples
+    )
+
+
+def _segments() -> int:
+    """Shared memory of this process, by name or mapped."""
+    maps = Path("/proc/self/maps")
+    return sum("psm_" in line for line in maps.read_text().splitlines()) if maps.exists() else 0
+
+
+@contextlib.contextmanager
+def socket_in_use():
+    """A port of this machine that is taken."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+class Frames:
+    """A `FrameWriter` that keeps what it gets; `on_commit` is called with each number."""
+
+    def __init__(self, on_commit=lambda frame: None) -> None:
+        self.image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        self.seen: list[tuple[int, np.ndarray]] = []
+        self.on_commit = on_commit
+
+    def next_image(self) -> np.ndarray:
+        return self.image
+
+    def commit(self, frame: int) -> None:
+        self.seen.append((frame, self.image.copy()))
+        self.on_commit(frame)
+
+    @property
+    def numbers(self) -> list[int]:
+        return [frame for frame, _ in self.seen]
+
+
+class Stages:
+    """A `Progress` that remembers, and cancels once `until` of what it was told is true."""
+
+    def __init__(self, until=lambda *told: False) -> None:
+        self.told: list[tuple] = []
+        self._until = until
+
+    def update(self, stage, done, total, unit="") -> None:
+        self.told.append((stage, done, total, unit))
+        if self._until(stage, done, total):
+            raise Cancelled("Enough.")
+
+
+def _prepared(settings) -> RankedGenerator:
+    generator = RankedGenerator(settings)
+    try:
+        generator.prepare(PORTRAIT, ROOM, Stages())
+        generator.generate(_chunk(0), Frames())
+    except BaseException:
+        generator.close()
+        raise
+    return generator
+
+
+def _value(frame: int, *, ranks: int, seed: int = 3, portrait: int = 40, loudness: int = 0) -> int:
+    return (seed + portrait + 10 * ranks + frame + loudness) % 256
+
+
+# ------------------------------------------------------------------------------------------------------ what works
+
+
+def test_a_session_of_two_ranks(tmp_path, nothing_left):
+    """One group serves it all, because starting one takes seconds."""
+    (tmp_path / "watch").touch()
+    generator = RankedGenerator(_settings(tmp_path))
+    (tmp_path / "load").touch()
+    # The slowest rank counts: rank 0 says 1 of 4. Loading ends once that has arrived.
+    stages = Stages(lambda *told: told[:3] == ("model", 1.0, 5.0) and (tmp_path / "load").unlink(missing_ok=True))
+    notices = generator.prepare(PORTRAIT, ROOM, stages)
+    assert [notice.message for notice in notices] == ["Room for 640x360."]
+    assert stages.told[0] == ("ranks", 0.0, 2.0, "ranks")
+    assert ("model", 1.0, 5.0, "files") in stages.told and ("model", 1.0, 4.0, "files") not in stages.told
+
+    _every_frame_is_told_when_it_is_made(generator, tmp_path)
+    assert [notice.message for notice in generator.take_notices()] == ["Chunk 1."]
+    _sound_reaches_all_ranks(generator)
+    _another_portrait_shares_the_ranks(generator, tmp_path)
+    _nothing_listens_beyond_the_loopback(generator)
+    generator.reset()
+    generator.generate(_chunk(9), Frames())
+    assert generator.take_notices()[-1].message == "Chunk 1."
+    generator.close()
+    generator.close()
+    assert "rank 1 closed" in (tmp_path / "marks1").read_text(), "asked to leave, not killed"
+    nothing_left()
+
+
+def _every_frame_is_told_when_it_is_made(generator, folder):
+    """The ranks make no frame before the test has had the one before it: were frames kept back, nothing would come."""
+    (folder / "had-1").touch()
+    (folder / "hand_in_hand").touch()
+    frames = Frames(lambda frame: (folder / f"had{frame}").touch())
+    generator.generate(_chunk(0), frames)
+    (folder / "hand_in_hand").unlink()
+    assert frames.numbers == [0, 1, 2, 3]
+    assert [int(image[0, 0, 0]) for _, image in frames.seen] == [_value(frame, ranks=2) for frame in range(4)]
+
+
+def _sound_reaches_all_ranks(generator):
+    frames = Frames()
+    generator.generate(_chunk(1, loudness=50.0), frames)
+    assert frames.numbers == [4, 5, 6, 7]
+    for frame, image in frames.seen:
+        assert (image == _value(frame, ranks=2, loudness=50)).all()
+
+
+def _another_portrait_shares_the_ranks(generator, folder):
+    before = generator.pids
+    other = RankedGenerator(_settings(folder))
+    other.prepare(Portrait(image=np.full((6, 5, 3), 90, np.uint8), name="o", path="", digest="e"), ROOM, Stages())
+    assert other.pids == before and len(before) == 2
+    for which, portrait in ((generator, 40), (other, 90), (generator, 40)):
+        frames = Frames()
+        which.generate(_chunk(2), frames)
+        assert int(frames.seen[0][1][0, 0, 0]) == _value(8, ranks=2, portrait=portrait)
+    other.close()
+    generator.generate(_chunk(3), Frames())
+    assert "rank 1 closed" in (folder / "marks1").read_text(), "the other stream alone is closed"
+
+
+def _nothing_listens_beyond_the_loopback(generator):
+    supervisor = psutil.Process(generator.pids[0]).parent()
+    family = [supervisor, *supervisor.children(recursive=True)]
+    addresses = {
+        door.laddr.ip
+        for process in family
+        for door in process.net_connections(kind="inet")
+        if door.status == psutil.CONN_LISTEN
+    }
+    assert addresses <= {"127.0.0.1", "::1"}
+    assert len(family) >= 3
+
+
+# ---------------------------------------------------------------------------------------------------- what goes wrong
+
+
+def _cause_trouble(folder: Path, rank: int, what: str, when: str | int) -> None:
+    (folder / "trouble").write_text(f"{rank} {what} {when}")
+
+
+def _failure(generator, chunk, frames) -> GeneratorError:
+    with pytest.raises(GeneratorError) as caught:
+        generator.generate(chunk, frames)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("rank", "what", "code", "says"),
+    [
+        (1, "raise", "generator.internal", "Rank 1 stopped because of an internal error: a bug in rank code."),
+        (0, "raise", "generator.internal", "Rank 0 stopped because of an internal error: a bug in rank code."),
+        (1, "memory", "worker.out_of_memory", "Rank 1 ran out of memory."),
+        (0, "host-memory", "worker.out_of_memory", "Rank 0 ran out of memory."),
+        (1, "stop", "worker.hangs", "One of the ranks has not answered for 3 seconds."),
+        (0, "stop", "worker.hangs", "One of the ranks has not answered for 3 seconds."),
+        (1, "exit", "worker.rank_died", "Rank 1 ended unexpectedly with status 7."),
+    ],
+)
+def test_a_rank_in_trouble_ends_the_group_after_its_last_good_frame(tmp_path, nothing_left, rank, what, code, says):
+    generator = _prepared(_settings(tmp_path))
+    _cause_trouble(tmp_path, rank, what, 6)
+    frames = Frames()
+    error = _failure(generator, _chunk(1), frames)
+    assert (error.code, error.message) == (code, says)
+    assert frames.numbers == [4, 5]
+    assert _failure(generator, _chunk(2), Frames()).code == "worker.stopped"
+    generator.reset()
+    generator.close()
+
+
+def test_ten_kills_in_a_row_leave_nothing(tmp_path, nothing_left, monkeypatch):
+    """Each group is killed from outside while it computes, and the next one begins from the portrait."""
+    with socket_in_use() as port:
+        monkeypatch.setenv("MASTER_PORT", str(port))  # of no account: ranks of one machine use none
+        own = psutil.Process()
+        sizes = []
+        for round_ in range(10):
+            generator = _prepared(_settings(tmp_path, chunk_s=0.4))
+            victim = round_ % 2
+            frames = Frames(lambda frame, pid=generator.pids[victim]: frame == 5 and os.kill(pid, signal.SIGKILL))
+            error = _failure(generator, _chunk(1), frames)
+            assert (error.code, error.message) == ("worker.rank_died", f"Rank {victim} was killed.")
+            assert frames.numbers[:2] == [4, 5]
+            generator.close()
+            nothing_left()
+            sizes.append((own.num_fds(), own.num_threads(), _segments(), own.memory_info().rss))
+        first, last = sizes[1], sizes[-1]
+        assert last[:3] == first[:3]
+        assert last[3] - first[3] < 2_000_000
