@@ -6,10 +6,14 @@ Exit status: 0 done, 1 a failure that has been explained, 2 wrong usage.
 from __future__ import annotations
 
 import argparse
+import atexit
+import contextlib
 import json
 import logging
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -18,6 +22,8 @@ from engine.log import set_up_logging
 
 _COMMANDS = ("render", "live", "demo", "devices", "doctor", "models", "bench", "serve")
 """Each is a module in `engine.commands` with `add_to(subparsers)` and `run(arguments) -> int`."""
+
+_MAY_BE_LEFT_BEHIND = ("generator", "loader")
 
 _EPILOG = """examples:
   standin                                                     open the window
@@ -30,6 +36,13 @@ _EPILOG = """examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; no arguments open the window."""
+    status = _run(arguments)
+    if _left_behind():
+        atexit.register(_leave_without_them, status)
+    return status
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = _parser()
     chosen = parser.parse_args(arguments)
     set_up_logging(verbose=chosen.verbose)
@@ -47,6 +60,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output went away (`standin devices | head`): nothing is wrong, nothing more to say.
         sys.stderr.close()
         return 0
+
+
+def _left_behind() -> list[threading.Thread]:
+    """Threads that a session could not wait for, because a library of the generator's holds them."""
+    return [thread for thread in threading.enumerate() if thread.daemon and thread.name in _MAY_BE_LEFT_BEHIND]
+
+
+def _leave_without_them(status: int) -> None:
+    """Python would end such a thread inside that library, and C++ then aborts the process."""
+    if _left_behind():
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # whoever reads may have gone
+                stream.flush()
+        os._exit(status)
 
 
 def _parser() -> argparse.ArgumentParser:
