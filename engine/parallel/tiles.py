@@ -53,7 +53,7 @@ class RowBands:
         for owner, part in enumerate(parts):
             dist.broadcast(part, group_src=owner, group=self._world)
         self._count(x, self.plan.world - 1)
-        return torch.cat(parts, dim=-2)
+        return _in_layout_of(x, torch.cat(parts, dim=-2))
 
     def gather_first(self, x: Tensor) -> Tensor | None:
         """Whole pictures on rank 0, None elsewhere."""

@@ -93,9 +93,9 @@ def wrong_world(world):
     return ""
 
 
-def bands(world, call, whole, latent_rows, *, layout=torch.contiguous_format, **arguments):
+def bands(world, call, whole, latent_rows, *, layout="contiguous_format", **arguments):
     """`call` of this rank's band of `whole`: (result, its strides' layout is kept, bytes sent)."""
-    tiles = bands_of(world, latent_rows)
+    tiles, layout = bands_of(world, latent_rows), getattr(torch, layout)
     band = tiles.crop(whole).contiguous(memory_format=layout)
     result = getattr(tiles, call)(band, **arguments)
     is_kept = result is None or result.is_contiguous(memory_format=layout)
