@@ -162,17 +162,18 @@ class Broadcast:
         self._enter_with(SessionState.IDLE, reason or Reason(code="session.stopped", message="The session has ended."))
 
     def _give_back(self) -> None:
-        """Stages in order: no more work, no more sound, sinks complete, memory freed."""
+        """Stages in order: no more work, no more sound, sinks complete, memory freed. The sinks do not wait for the
+        generator, whose chunk or load may take longer than anybody who ends a session will wait."""
         self._cancelled.set()
         self._stopping.set()
         if self._graph is not None:
+            self._graph.runner.end()
             self._graph.timeline.wake()
+        making = [thread for thread in self._threads if thread.name == "generator"]
         for thread in self._threads:
-            if thread is not threading.current_thread():
+            if thread not in making and thread is not threading.current_thread():
                 thread.join(_THREAD_TIMEOUT_S)
-        still_making = next((t for t in self._threads if t.name == "generator" and t.is_alive()), None)
         self._threads.clear()
-        self._director.join(_LOADER_TIMEOUT_S)
         if self._voice is not None:
             self._voice.stop()
             self._voice = None
@@ -180,8 +181,9 @@ class Broadcast:
             self._graph.listener.source.stop()
         for name in list(self._boxes):
             self._close_box(name)
+        self._director.join(_LOADER_TIMEOUT_S)
         if self._graph is not None:
-            _close_runner(self._graph.runner, still_making)
+            _close_runner(self._graph.runner, making)
             self._graph = None
 
     # ------------------------------------------------------------------------------------------- live changes
@@ -475,18 +477,20 @@ class Broadcast:
             self._emit_now(event)
 
 
-def _close_runner(runner: GeneratorRunner, still_making: threading.Thread | None) -> None:
-    """Close the generators: at once, or when `still_making` has ended its chunk."""
-    if still_making is None or still_making is threading.current_thread():
+def _close_runner(runner: GeneratorRunner, making: list[threading.Thread]) -> None:
+    """Close the generators, when the chunk that one of them is `making` has ended."""
+    for thread in making:
+        thread.join(_THREAD_TIMEOUT_S)
+    if not any(thread.is_alive() for thread in making):
         runner.close()
         return
 
     def close_later() -> None:
-        still_making.join()
+        for thread in making:
+            thread.join()
         runner.close()
 
     logger.warning("the generator has not ended its chunk yet; it is closed when it has")
-    runner.end()
     threading.Thread(target=close_later, name="closer", daemon=True).start()
 
 

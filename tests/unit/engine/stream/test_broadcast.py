@@ -51,6 +51,7 @@ from engine.stream import broadcast as broadcast_module
 from engine.stream import director as director_module
 from engine.stream import scene as scene_module
 from engine.stream.broadcast import Broadcast
+from engine.stream.director import Director
 from engine.stream.patience import Patience
 from engine.stream.runner import GeneratorRunner
 
@@ -599,6 +600,18 @@ def test_generator_in_a_long_chunk_is_closed_when_that_has_ended(live_of, cast, 
     assert live.states[-1] is SessionState.IDLE and cast.slow[-1].closed == 0
     may_end.set()
     live.until(lambda: all(g.closed for g in cast.all))
+
+
+def test_recording_is_complete_before_anybody_waits_for_a_generator(live_of, cast, tmp_path, monkeypatch):
+    """Two seconds after the window is gone so is the engine, whatever a load is doing then."""
+    cast.may_load.clear()
+    live = live_of(recording=str(tmp_path / "a.mp4"))
+    live.broadcast.start()
+    live.until_presented(5)
+    told, join = [], Director.join
+    monkeypatch.setattr(Director, "join", lambda *args: (told.append(live.events[-1]), join(*args)))
+    live.broadcast.stop()
+    assert [(type(event), event.is_recording) for event in told] == [(RecordingChanged, False)]
 
 
 def test_failed_preparation_of_the_standby_gives_everything_back(live_of, cast):
