@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from engine.errors import DeviceError, UsageError
+from engine.gpus.fitness import Job, Unfit, name_of, numbers_of, unfit, why_none_fits
 from engine.gpus.links import is_nvlink, link_between, link_rank, link_words, slowest_link
 from engine.gpus.listing import list_gpus
 from engine.gpus.types import Gpu
 from engine.model_store.gpu_memory import RankMemory, tokens_of
-from engine.parallel.topology import RankPlan, divides_evenly, plan_ranks, preferred_worlds
-from engine.worker.gpu_fitness import Job, Unfit, name_of, numbers_of, unfit, why_none_fits
+from engine.parallel.topology import RankPlan, divides_evenly, preferred_worlds
 
 __all__ = ["GpuChoice", "choose_gpus", "choose_gpus_for", "list_gpus"]
 

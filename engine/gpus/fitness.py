@@ -1,0 +1,119 @@
+"""Whether a GPU can be a rank of a stream, and the words for why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from engine.errors import DeviceError
+from engine.gpus.types import Gpu
+from engine.parallel.topology import RankPlan, plan_ranks, preferred_worlds
+
+OLDEST = (8, 0)
+"""Compute capability from which bfloat16 is computed in hardware."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What the ranks share, and what each takes: `needed` gives bytes for a number of ranks."""
+
+    heads: int
+    tokens: int
+    latent_rows: int
+    needed: Callable[[int], int]
+    fitting_size: Callable[[int, int], tuple[int, int] | None] | None = None
+
+    def plan(self, world: int) -> RankPlan:
+        """Raises `UsageError` where so many ranks cannot share it."""
+        return plan_ranks(world=world, heads=self.heads, tokens=self.tokens, latent_rows=self.latent_rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unfit:
+    """Why a GPU cannot do it; `what` goes on after "it"."""
+
+    code: str
+    what: str
+    hint: str
+
+    def as_error(self, gpu: Gpu) -> DeviceError:
+        """For one GPU that was meant."""
+        return DeviceError(f"{name_of(gpu)} cannot be used: it {self.what}.", code=self.code, hint=self.hint)
+
+
+def unfit(gpu: Gpu, world: int, job: Job, others: Sequence[Gpu] = ()) -> Unfit | None:
+    """Why `gpu` cannot be one of `world` ranks, None if it can. With `others`, more ranks among them may be advised."""
+    capability = gpu.compute_capability
+    if capability is not None and capability < OLDEST:
+        return Unfit(
+            code="gpus.too_old",
+            what=f"has compute capability {capability[0]}.{capability[1]}, and bfloat16 needs {OLDEST[0]}.{OLDEST[1]}",
+            hint="GPUs since Ampere (RTX 30, A100) have it.",
+        )
+    if gpu.is_split and (world > 1 or not gpu.parts):
+        return Unfit(
+            code="gpus.mig",
+            what="is split by MIG" + (", and parts cannot be ranks of one stream" if world > 1 else " and has no part"),
+            hint=f"Take it alone, or undo the split: sudo nvidia-smi -i {gpu.system_index} -mig 0.",
+        )
+    needed, free = job.needed(world), _free_bytes(gpu)
+    if free is None or needed <= free:
+        return None
+    return Unfit(
+        code="gpus.memory",
+        what=f"has {free / 1e9:.1f} GB of memory free, and {needed / 1e9:.1f} GB are needed",
+        hint=_memory_hint(gpu, free, world, job, others),
+    )
+
+
+def why_none_fits(gpus: Sequence[Gpu], job: Job, wanted: int = 1) -> DeviceError:
+    """One error for all: what is the matter with each, those with the same trouble together."""
+    reasons: dict[str, tuple[Unfit, list[Gpu]]] = {}
+    fitting = 0
+    for gpu in gpus:
+        reason = unfit(gpu, wanted, job, gpus)
+        if reason is None:
+            fitting += 1
+        else:
+            reasons.setdefault(reason.what, (reason, []))[1].append(gpu)
+    first = next(iter(reasons.values()))
+    if len(gpus) == 1:
+        return first[0].as_error(gpus[0])
+    told = "; ".join(
+        f"{name_of(which[0])} {reason.what}" if len(which) == 1 else f"GPUs {numbers_of(which)}: each {reason.what}"
+        for reason, which in reasons.values()
+    )
+    can = "None" if not fitting else f"Only {fitting}"
+    return DeviceError(f"{can} of {len(gpus)} GPUs can be used: {told}.", code=first[0].code, hint=first[0].hint)
+
+
+def name_of(gpu: Gpu) -> str:
+    """Number and name; both numbers where CUDA_VISIBLE_DEVICES makes them differ."""
+    system = "" if gpu.index == gpu.system_index else f", {gpu.system_index} of nvidia-smi"
+    return f"GPU {gpu.index} ({gpu.name}{system})"
+
+
+def numbers_of(gpus: Sequence[Gpu]) -> str:
+    """Their numbers, as in 0, 1, 2."""
+    return ", ".join(str(gpu.index) for gpu in gpus)
+
+
+def _free_bytes(gpu: Gpu) -> int | None:
+    return gpu.parts[0].total_bytes or None if gpu.is_split and gpu.parts else gpu.free_bytes
+
+
+def _memory_hint(gpu: Gpu, free: int, world: int, job: Job, others: Sequence[Gpu]) -> str:
+    hints = []
+    size = job.fitting_size(free, world) if job.fitting_size is not None else None
+    if size is not None:
+        hints.append(f"Pictures of {size[0]}x{size[1]} would fit.")
+    user = max(gpu.processes, key=lambda process: process.used_bytes or 0, default=None)
+    if user is not None and (gpu.total_bytes or 0) >= job.needed(world):
+        used = f" with {user.used_bytes / 1e9:.1f} GB" if user.used_bytes else ""
+        hints.append(f"{user.name} (process {user.pid}) uses it{used}; close it.")
+    more = sorted(preferred_worlds(len(others), heads=job.heads, tokens=job.tokens, latent_rows=job.latent_rows))
+    for other in more:
+        if other > world and sum(unfit(one, other, job) is None for one in others) >= other:
+            hints.append(f"{other} ranks would need {job.needed(other) / 1e9:.1f} GB each.")
+            break
+    return " ".join(hints) or "Choose a larger GPU, or the puppet."
