@@ -80,12 +80,13 @@ class FlashTalkGenerator:
             raise UsageError(f"FlashTalk makes {_FPS} frames a second, not {fps}.", hint=f"Choose {_FPS}.")
         if steps not in STEPS:
             raise UsageError(f"FlashTalk cannot work in {steps} steps.", hint="Choose 4, 3 or 2.")
-        if not 0.0 <= color_match <= 1.0:
-            raise UsageError(f"A colour match of {color_match:g} is not possible.", hint="Choose 0 to 1.")
-        self._shape = StreamShape(fps=fps, **_sides(size))
-        self._seed, self._steps, self._prompt, self._color_match = seed, steps, prompt, color_match
-        self._folders = (checkpoint, speech_encoder)
-        self._device, self._attention = device, attention
+        if not isinstance(color_match, (int, float)) or not 0.0 <= color_match <= 1.0:
+            raise UsageError(f"A colour match of {color_match} is not possible.", hint="Choose 0 to 1.")
+        # What was typed as KEY=VALUE may have become a number, such as a folder's name.
+        self._shape = StreamShape(fps=fps, **_sides(str(size)))
+        self._seed, self._steps, self._prompt, self._color_match = seed, int(steps), str(prompt), color_match
+        self._folders = (str(checkpoint), str(speech_encoder))
+        self._device, self._attention = str(device), str(attention)
         self._ranks, self._rank = group, 0 if group is None else group.rank
         self._bands: RowBands | None = None
         self._models: Models | None = None
@@ -95,9 +96,11 @@ class FlashTalkGenerator:
         self._noise: SeededNoise | None = None
         self._host: HostCopies | None = None
         self._look: Look | None = None
+        self._picture: np.ndarray | None = None
         self._good: np.ndarray | None = None
         self._next_sample: int | None = None
         self._recoveries = 0
+        self._is_collapsed = False
         self._notices: list[Notice] = []
 
     @property
@@ -130,7 +133,7 @@ class FlashTalkGenerator:
         models = load_models(report, device, self._attention, progress, rank=self._rank)
         progress.update("portrait", 0, 1)
         self._begin(models, pixels.to(device), text, image)
-        self._good = picture
+        self._picture = self._good = picture
         progress.update("portrait", 1, 1)
         return [] if device.type == "cuda" else [_slow_notice()]
 
@@ -226,16 +229,22 @@ class FlashTalkGenerator:
         self._next_sample = chunk.first_sample + len(chunk.samples)
 
     def _watch(self, looks: list[Look]) -> None:
-        """Begin anew from the portrait when a whole chunk was out of bounds, or any of it was no numbers."""
+        """Begin anew from the portrait when a whole chunk was out of bounds, or any of it was no numbers.
+
+        A collapse that lasts is tried again with every chunk and told once.
+        """
         assert self._look is not None and self._stream is not None
         reasons = [collapse_of(look, self._look) for look in looks]
         broken = [reason for reason, look in zip(reasons, looks, strict=True) if not look.is_finite]
-        if not broken and not all(reasons):
+        was_collapsed, self._is_collapsed = self._is_collapsed, bool(broken) or all(reasons)
+        if not self._is_collapsed:
             return
         self._stream.reset()
         self._recoveries += 1
         reason = (broken or reasons)[-1]
         logger.warning("the picture is begun anew from the portrait (%d so far): %s", self._recoveries, reason)
+        if was_collapsed:
+            return
         message = f"The picture had collapsed ({reason}) and was begun anew from the portrait."
         self._notices.append(Notice(code="flashtalk.recovered", message=message))
 
@@ -252,7 +261,9 @@ class FlashTalkGenerator:
         self._speech.clear()
         self._noise.chunk = 0
         self._next_sample = None
+        self._good = self._picture
         self._recoveries = 0
+        self._is_collapsed = False
         self._notices = []
 
     def close(self) -> None:
