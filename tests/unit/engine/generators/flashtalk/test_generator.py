@@ -213,6 +213,21 @@ def test_without_a_folder_the_store_is_asked(tmp_path, monkeypatch):
         FlashTalkGenerator().check()
 
 
+def test_too_little_gpu_memory_is_told_before_anything_is_loaded(tiny_checkpoint, portrait, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1_000_000, 10**11))
+    for name, value in (("memory_reserved", 3_000_000), ("memory_allocated", 1_000_000)):
+        monkeypatch.setattr(torch.cuda, name, lambda _, value=value: value)
+    generator = FlashTalkGenerator(checkpoint=str(tiny_checkpoint[0]), device="cuda")
+    for call in (generator.check, lambda: generator.prepare(portrait, (1, 1), Progress())):
+        with pytest.raises(GeneratorError, match=r"768x448, and 0.0 GB are free") as raised:
+            call()
+        assert raised.value.code == "flashtalk.memory"
+    # What torch itself holds and does not use is free as well.
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 10**9)
+    generator.check()
+
+
 def test_a_gpu_or_kernel_that_is_not_there_is_refused(tiny_checkpoint, portrait, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(GeneratorError, match="no CUDA device cuda here"):
