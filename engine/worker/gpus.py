@@ -98,7 +98,7 @@ def _auto(gpus: Sequence[Gpu], job: Job) -> list[Gpu]:
                 break
     if not best:
         raise why_none_fits(gpus, job)
-    return max(best, key=lambda chosen: len(chosen) * _speed(chosen[0]))
+    return max(best, key=lambda chosen: (not chosen[0].is_split, len(chosen) * _speed(chosen[0])))
 
 
 def _counted(count: int, gpus: Sequence[Gpu], job: Job) -> list[Gpu]:
@@ -127,13 +127,15 @@ def _named(text: str, gpus: Sequence[Gpu]) -> list[Gpu]:
             raise UsageError(
                 f'"{text}" does not name GPUs.', code="gpus.words", hint='Say auto, all, a number, or a list as "0,2".'
             )
-        gpu = next((gpu for gpu in gpus if _is_called(gpu, found)), None)
-        if gpu is None:
+        matching = [gpu for gpu in gpus if _is_called(gpu, found)]
+        if len(matching) != 1:
             raise UsageError(
-                f"There is no GPU {found[1] or found[2]}; there {_are_called(gpus)}.",
+                f"{'Several GPUs begin with' if matching else 'There is no GPU'} {found[1] or found[2]}; "
+                f"there {_are_called(gpus)}.",
                 code="gpus.unknown",
                 hint="`standin devices` lists them.",
             )
+        gpu = matching[0]
         if gpu in chosen:
             raise UsageError(
                 f"GPU {gpu.index} is named twice.", code="gpus.twice", hint="A rank needs a GPU of its own."

@@ -1,0 +1,148 @@
+"""FlashTalk in one rank and in two gives the frames that it gives in this process, also when torchrun starts them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from engine.errors import GeneratorError
+from engine.media import AudioChunk, Portrait
+from engine.worker.flashtalk import RankedFlashTalk
+
+pytest.importorskip("torch")
+
+CHUNKS = 2
+SAMPLES = 17920
+
+
+class Quiet:
+    def update(self, stage, done, total, unit="") -> None:
+        pass
+
+
+class Kept:
+    """A `FrameWriter` that keeps everything."""
+
+    def __init__(self) -> None:
+        self.image = np.zeros((32, 32, 3), np.uint8)
+        self.frames: list[np.ndarray] = []
+        self.numbers: list[int] = []
+
+    def next_image(self) -> np.ndarray:
+        return self.image
+
+    def commit(self, frame: int) -> None:
+        self.frames.append(self.image.copy())
+        self.numbers.append(frame)
+
+
+@pytest.fixture(scope="module")
+def options(tiny_checkpoint, tmp_path_factory):
+    """Of both the generator and its ranks; features are kept between the tests, as they are on a real machine."""
+    model, speech = tiny_checkpoint
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield {"checkpoint": str(model), "speech_encoder": str(speech), "size": "32x32", "steps": 2, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def reference(options):
+    """The frames of this process."""
+    from engine.generators.flashtalk.generator import FlashTalkGenerator
+
+    return _stream(FlashTalkGenerator(seed=5, **options))
+
+
+def _stream(generator) -> np.ndarray:
+    """uint8 [frames, 32, 32, 3] of two chunks."""
+    draw = np.random.default_rng(7)
+    image = draw.integers(0, 256, (48, 40, 3), dtype=np.uint8)
+    kept = Kept()
+    try:
+        generator.check()
+        generator.prepare(Portrait(image=image, name="p", path="", digest="tiny"), (640, 360), Quiet())
+        for index in range(CHUNKS):
+            samples = (0.1 * draw.standard_normal(SAMPLES)).astype(np.float32)
+            chunk = AudioChunk(first_frame=28 * index, frames=28, first_sample=SAMPLES * index, samples=samples)
+            generator.generate(chunk, kept)
+    finally:
+        generator.close()
+    assert kept.numbers == list(range(28 * CHUNKS))
+    return np.stack(kept.frames)
+
+
+def _difference(frames: np.ndarray, reference: np.ndarray) -> int:
+    return int(np.abs(frames.astype(int) - reference).max())
+
+
+def test_the_frames_show_something(reference):
+    assert reference.std() > 10
+    assert np.abs(np.diff(reference.astype(int), axis=0)).mean() > 0.1, "or equal frames would prove nothing"
+
+
+def test_one_rank_gives_the_same_bytes(options, reference):
+    assert (_stream(RankedFlashTalk(seed=5, ranks=1, **options)) == reference).all()
+
+
+def test_two_ranks_differ_in_rounding_alone(options, reference):
+    frames = _stream(RankedFlashTalk(seed=5, ranks=2, **options))
+    assert _difference(frames, reference) <= 1
+    assert (frames != reference).mean() < 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the agents are told to use the interface lo")
+def test_torchrun_on_two_machines(options, reference):
+    """Two agents of one rank each, over the loopback in the place of a network."""
+    with tempfile.TemporaryDirectory(prefix="door-") as folder:
+        door = f"{folder}/engine"
+        agents = [_agent(node, door, port) for port in [_free_port()] for node in range(2)]
+        try:
+            frames = _stream(RankedFlashTalk(seed=5, ranks_at=door, **options))
+            assert [agent.wait(30) for agent in agents] == [0, 0], "the ranks were asked to leave and did"
+        finally:
+            for agent in agents:
+                _kill_all(agent)
+        assert _difference(frames, reference) <= 1
+        assert os.listdir(folder) == []
+
+
+def _agent(node: int, door: str, port: int) -> subprocess.Popen:
+    return subprocess.Popen(
+        [
+            sys.executable, "-m", "torch.distributed.run",
+            "--nnodes=2", "--nproc-per-node=1", f"--node-rank={node}", "--rdzv-backend=static",
+            "--master-addr=127.0.0.1", f"--master-port={port}", "--max-restarts=0",
+            "-m", "engine.worker.rank", "--engine", door,
+        ],
+        env=os.environ | {"GLOO_SOCKET_IFNAME": "lo"},
+        cwd=Path(__file__).resolve().parents[2],
+    )  # fmt: skip
+
+
+def _kill_all(agent: subprocess.Popen) -> None:
+    if agent.poll() is None:
+        for process in [*psutil.Process(agent.pid).children(recursive=True), psutil.Process(agent.pid)]:
+            process.kill()
+    agent.wait()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def test_a_door_that_others_could_use_is_not_opened(options, tmp_path):
+    tmp_path.chmod(0o755)
+    generator = RankedFlashTalk(ranks_at=str(tmp_path / "engine"), **options)
+    with pytest.raises(GeneratorError, match="open to others"):
+        generator.prepare(Portrait(image=np.zeros((8, 8, 3), np.uint8), name="", path="", digest=""), (64, 64), Quiet())
+    generator.close()
