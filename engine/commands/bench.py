@@ -21,7 +21,8 @@ from engine.audio.audio_file import AudioFile, to_mono
 from engine.canvas import CanvasComposer
 from engine.commands.console import ProgressLine
 from engine.errors import UsageError
-from engine.generators.factory import create_generator, generator_names
+from engine.generators.base import Progress
+from engine.generators.factory import create_generator, generator_names, stage_bench_of
 from engine.media import SAMPLE_RATE_HZ, AudioChunk, CanvasFormat, Portrait, first_sample_of
 from engine.portrait.load import load_portrait
 from engine.settings import CanvasSettings
@@ -44,14 +45,25 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--frames", type=int, default=250, help="frames per figure (default 250)")
     parser.add_argument("--portrait", default="sample:", metavar="P", help="a picture, or sample:ID")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    group = parser.add_argument_group("flashtalk (random weights at the published size unless --checkpoint is given)")
+    group.add_argument("--checkpoint", default="", metavar="DIR", help="folder of a checkpoint")
+    group.add_argument("--speech-encoder", default="", metavar="DIR", help="folder of chinese-wav2vec2-base")
+    group.add_argument("--size", default="768x448", metavar="HxW", help="picture size in px, height x width")
+    group.add_argument("--steps", type=int, default=4, metavar="N", help="denoising steps")
+    group.add_argument("--chunks", type=int, default=20, metavar="N", help="chunks of 28 frames (default 20)")
+    group.add_argument("--device", default="auto", metavar="D", help="cuda, cuda:1, cpu")
+    group.add_argument("--attention", default="auto", metavar="NAME", help="attention kernel")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print."""
     if arguments.frames < 1:
         raise UsageError(f"{arguments.frames} frames are nothing to measure.", hint="Give a number above 0.")
-    cv2.setNumThreads(1)
     line = ProgressLine(is_quiet=arguments.json)
+    measure = stage_bench_of(arguments.generator)
+    if measure is not None:
+        return _run_stages(measure, arguments, line)
+    cv2.setNumThreads(1)
     portrait = load_portrait(arguments.portrait)
     speech = _speech()
     figures = {}
@@ -64,6 +76,33 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(report, indent=2))
     else:
         _print(report)
+    return 0
+
+
+def _run_stages(measure: Callable[[dict, Progress], dict], arguments: argparse.Namespace, line: ProgressLine) -> int:
+    """A generator that measures its own stages, because they run on another device."""
+    names = ("checkpoint", "speech_encoder", "size", "steps", "chunks", "device", "attention")
+    try:
+        report = measure({name: getattr(arguments, name) for name in names}, line)
+    finally:
+        line.end()
+    if arguments.json:
+        print(json.dumps(report, indent=2))
+        return 0
+    print(f"{report['device']}, torch {report['torch']}, {report['dtype']}, {report['attention']} attention")
+    print(f"{report['size']}, {report['steps']} steps, {report['weights']} weights, {report['chunks']} chunks\n")
+    rows = {"chunk": report["chunk_s"], "first frame": report["first_frame_s"], **report["stages_s"]}
+    print(f"{'':14s}{'median s':>10s}{'p95 s':>10s}")
+    for name, figure in rows.items():
+        print(f"{name:14s}{figure['median']:10.4f}{figure['p95']:10.4f}")
+    roof, peak = report["roofline"], report["peak_memory_bytes"]
+    print(
+        f"\n{report['frames_per_s']:.1f} frames a second; {report['step_tflop_per_s']:.1f} TFLOP/s in a step, "
+        f"{100 * report['step_share_of_matrix_rate']:.0f} % of a large matrix product's "
+        f"{roof['matrix_tflop_per_s']:.1f}; memory copies at {roof['copy_gb_per_s']:.0f} GB/s"
+    )
+    if peak is not None:
+        print(f"peak memory {peak / 1e9:.1f} GB")
     return 0
 
 

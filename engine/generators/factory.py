@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from inspect import signature
 from typing import Any, cast
 
 from engine.errors import GeneratorError, UsageError
-from engine.generators.base import Generator, PortraitDescription
+from engine.generators.base import Generator, PortraitDescription, Progress
 from engine.media import Portrait
 
 _GENERATORS = {
@@ -16,6 +17,8 @@ _GENERATORS = {
 }
 _STANDBY = {"flashtalk": "puppet"}
 """What is shown while a generator loads, and when it has failed: one that is ready at once and cannot."""
+
+_STAGE_BENCHES = {"flashtalk": "engine.generators.flashtalk.bench"}
 
 _HANDLES_OF = "puppet"
 _DESCRIBE = "engine.generators.puppet.describe"
@@ -43,6 +46,14 @@ def create_generator(name: str, *, seed: int = 0, fps: int = 25, options: dict[s
     return cast(Generator, kind(seed=seed, fps=fps, **(options or {})))
 
 
+def stage_bench_of(name: str) -> Callable[[dict[str, Any], Progress], dict[str, Any]] | None:
+    """What measures the stages of generator `name` (settings, progress -> report), if it does that itself."""
+    if name not in _STAGE_BENCHES:
+        return None
+    module = _module(name, _STAGE_BENCHES[name])
+    return lambda settings, progress: module.bench(module.BenchSettings(**settings), progress)
+
+
 def standby_for(name: str) -> str | None:
     """The generator that stands in for `name`, if it has one."""
     return _STANDBY.get(name)
@@ -50,8 +61,12 @@ def standby_for(name: str) -> str | None:
 
 def _imported(name: str) -> Any:
     module_name, class_name = _GENERATORS[name].split(":")
+    return getattr(_module(name, module_name), class_name)
+
+
+def _module(name: str, module_name: str) -> Any:
     try:
-        return getattr(import_module(module_name), class_name)
+        return import_module(module_name)
     except ModuleNotFoundError as error:
         raise GeneratorError(
             f"The generator {name} needs the library {error.name}, which is not installed.",
