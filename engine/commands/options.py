@@ -56,10 +56,28 @@ def _add_flashtalk_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--prompt", metavar="TEXT", help="what the picture shows, in words")
     group.add_argument("--device", metavar="D", help="cuda, cuda:1, cpu (default: a GPU if there is one)")
+    group.add_argument(
+        "--ranks", type=int, metavar="N", help="processes that share the work (default: one for each GPU)"
+    )
+    group.add_argument("--gpus", metavar="LIST", help="which GPUs, as 0,1 (default: one)")
+    group.add_argument(
+        "--ranks-at", metavar="SOCKET", help="wait there for ranks that torchrun starts (docs/worker.md)"
+    )
     group.add_argument("--attention", metavar="NAME", help="attention kernel (default: the fastest that works)")
 
 
-_FLASHTALK_OPTIONS = ("checkpoint", "speech_encoder", "size", "steps", "prompt", "device", "attention")
+_FLASHTALK_OPTIONS = (
+    "checkpoint",
+    "speech_encoder",
+    "size",
+    "steps",
+    "prompt",
+    "device",
+    "ranks",
+    "gpus",
+    "ranks_at",
+    "attention",
+)
 
 
 def canvas_settings(arguments: argparse.Namespace) -> CanvasSettings:

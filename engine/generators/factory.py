@@ -13,7 +13,7 @@ from engine.media import Portrait
 
 _GENERATORS = {
     "puppet": "engine.generators.puppet.generator:PuppetGenerator",
-    "flashtalk": "engine.generators.flashtalk.generator:FlashTalkGenerator",
+    "flashtalk": "engine.worker.flashtalk:RankedFlashTalk",
 }
 _STANDBY = {"flashtalk": "puppet"}
 """What is shown while a generator loads, and when it has failed: one that is ready at once and cannot."""
@@ -38,7 +38,7 @@ def create_generator(name: str, *, seed: int = 0, fps: int = 25, options: dict[s
     if name not in _GENERATORS:
         raise UsageError(f'There is no generator "{name}".', hint=f"Choose one of: {', '.join(_GENERATORS)}.")
     kind = _imported(name)
-    allowed = set(signature(kind).parameters) - {"seed", "fps", "group"}
+    allowed = set(signature(kind).parameters) - {"seed", "fps"}
     for option in options or {}:
         if option not in allowed:
             choices = ", ".join(sorted(allowed)) or "none"
