@@ -12,6 +12,7 @@ from pathlib import Path
 from engine.assets import asset_path
 from engine.camera.linux_devices import lists_in_browsers
 from engine.errors import StandinError
+from engine.gpus.examine import examine_gpus
 from engine.paths import data_folder, recordings_folder
 from engine.protocol.messages import DevicesListed, Reason
 
@@ -40,6 +41,7 @@ def examine(devices: Callable[[], DevicesListed]) -> list[Finding]:
         ("window", _window),
         ("sound and camera", lambda: _devices(devices())),
         ("face models", _face_models),
+        ("GPU", _gpus),
         ("samples", _samples),
         ("recording", _recording),
         ("disk", _disk),
@@ -135,6 +137,13 @@ def _face_models() -> list[Finding]:
             )
         ]
     return [Finding(name="face models", state="good", message="Faces are found by themselves.")]
+
+
+def _gpus() -> list[Finding]:
+    return [
+        Finding(name="GPU", state=state, message=reason.message, hint=reason.hint, code=reason.code)
+        for state, reason in examine_gpus()
+    ]
 
 
 def _samples() -> list[Finding]:

@@ -1,11 +1,15 @@
-"""`standin devices`: microphones, sound outputs and virtual cameras, by the names that the other commands take."""
+"""`standin devices`: microphones, sound outputs, virtual cameras and GPUs, as the other commands call them."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 
-from engine.commands.console import listing, sentence
+from engine.commands.console import listing, notice, sentence
+from engine.gpus.links import link_lines
+from engine.gpus.listing import find_gpus
+from engine.gpus.types import Gpu, GpusFound
 from engine.protocol.messages import AudioDevice, CameraDevice, Reason, plain
 from engine.server import list_devices
 
@@ -14,8 +18,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "devices",
-        help="list microphones, sound outputs and virtual cameras",
-        description="Everything sound and picture can come from and go to, and why something cannot be used.",
+        help="list microphones, sound outputs, virtual cameras and GPUs",
+        description="Where sound and picture can come from and go to, what computes, and why something cannot be used.",
     )
     parser.add_argument("--json", action="store_true", help="print the lists as JSON")
 
@@ -24,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     """List; an empty list is no failure."""
     found = list_devices()
     if arguments.json:
-        print(json.dumps(plain(found), indent=2))
+        print(json.dumps({**plain(found), **_plain_gpus(find_gpus())}, indent=2))
         return 0
     print(_audio_list("Microphones", found.microphones, found.audio_reason, "No microphone is connected."), end="\n\n")
     print(
@@ -33,7 +37,11 @@ def run(arguments: argparse.Namespace) -> int:
     cameras = [_camera_line(camera) for camera in found.cameras]
     if found.cameras_reason is not None:
         cameras.append(sentence(found.cameras_reason))
-    print(listing("Virtual cameras", cameras))
+    print(listing("Virtual cameras", cameras), end="\n\n")
+    gpus = find_gpus()
+    print(listing("GPUs", _gpu_lines(gpus), sentence(gpus.problem) if gpus.problem else ""))
+    for note in gpus.notes:
+        print(notice(note))
     return 0
 
 
@@ -49,3 +57,31 @@ def _audio_line(device: AudioDevice) -> str:
 def _camera_line(camera: CameraDevice) -> str:
     state = "ready" if camera.problem is None else sentence(camera.problem)
     return f"{camera.label}  [{camera.device}, {camera.backend}]  {state}"
+
+
+def _gpu_lines(found: GpusFound) -> list[str]:
+    return [*map(_gpu_line, found.gpus), *link_lines(found.gpus)]
+
+
+def _gpu_line(gpu: Gpu) -> str:
+    facts = []
+    if gpu.total_bytes is not None:
+        free = "?" if gpu.free_bytes is None else f"{gpu.free_bytes / 1e9:.1f}"
+        facts.append(f"{free} of {gpu.total_bytes / 1e9:.1f} GB free")
+    if gpu.compute_capability is not None:
+        facts.append("compute capability {}.{}".format(*gpu.compute_capability))
+    facts.append(f"driver {gpu.driver}")
+    if gpu.index != gpu.system_index:
+        facts.append(f"{gpu.system_index} of nvidia-smi")
+    if gpu.is_split:
+        facts.append(f"split by MIG: {', '.join(part.profile for part in gpu.parts) or 'no part'}")
+    users = ", ".join(f"{process.name} ({process.pid})" for process in gpu.processes[:3])
+    return f"{gpu.index}: {gpu.name}  [{', '.join(facts)}]" + (f"  used by {users}" if users else "")
+
+
+def _plain_gpus(found: GpusFound) -> dict:
+    return {
+        "gpus": [asdict(gpu) for gpu in found.gpus],
+        "gpus_reason": plain(found.problem) if found.problem else None,
+        "gpus_notes": [plain(note) for note in found.notes],
+    }

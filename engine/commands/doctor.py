@@ -17,7 +17,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "doctor",
         help="say what works on this computer, and what to do about what does not",
-        description="Examines microphone, camera, models and disk; changes nothing. Exit status 1 if something fails.",
+        description="Examines microphone, camera, GPU, models and disk; changes nothing. Exit status 1 if something fails.",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 

@@ -9,9 +9,6 @@ from engine.errors import DeviceError
 from engine.gpus.types import Gpu
 from engine.parallel.topology import RankPlan, plan_ranks, preferred_worlds
 
-OLDEST = (8, 0)
-"""Compute capability from which bfloat16 is computed in hardware."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -43,11 +40,11 @@ class Unfit:
 
 def unfit(gpu: Gpu, world: int, job: Job, others: Sequence[Gpu] = ()) -> Unfit | None:
     """Why `gpu` cannot be one of `world` ranks, None if it can. With `others`, more ranks among them may be advised."""
-    capability = gpu.compute_capability
-    if capability is not None and capability < OLDEST:
+    if not gpu.has_bfloat16:
+        capability = "{}.{}".format(*(gpu.compute_capability or (0, 0)))
         return Unfit(
             code="gpus.too_old",
-            what=f"has compute capability {capability[0]}.{capability[1]}, and bfloat16 needs {OLDEST[0]}.{OLDEST[1]}",
+            what=f"has compute capability {capability}, and bfloat16 needs 8.0",
             hint="GPUs since Ampere (RTX 30, A100) have it.",
         )
     if gpu.is_split and (world > 1 or not gpu.parts):

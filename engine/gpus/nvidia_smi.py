@@ -74,9 +74,9 @@ def run_nvidia_smi(arguments: Sequence[str], timeout_s: float = _TIMEOUT_S) -> s
     program = shutil.which("nvidia-smi") or next((place for place in _PLACES if os.path.isfile(place)), None)
     if program is None:
         raise DeviceError(
-            "There is no NVIDIA driver on this computer.",
+            "No NVIDIA driver is installed: its program nvidia-smi is not there.",
             code="gpu.no_driver",
-            hint="If it has an NVIDIA GPU, install its driver.",
+            hint="If there is an NVIDIA GPU, install its driver; the puppet needs none.",
         )
     try:
         process = subprocess.Popen(

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 from engine.protocol.messages import Reason
 
+OLDEST_WITH_BFLOAT16 = (8, 0)
+"""Compute capability of Ampere."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MigPart:
@@ -53,6 +56,11 @@ class Gpu:
     parts: tuple[MigPart, ...] = ()
     processes: tuple[GpuProcess, ...] = ()
     links: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def has_bfloat16(self) -> bool:
+        """Whether it computes bfloat16 in hardware; one that does not tell its capability is taken for new."""
+        return self.compute_capability is None or self.compute_capability >= OLDEST_WITH_BFLOAT16
 
 
 @dataclass(frozen=True, kw_only=True)

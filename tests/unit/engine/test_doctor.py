@@ -62,3 +62,9 @@ def test_missing_window_and_models(monkeypatch):
     monkeypatch.setattr("engine.generators.puppet.models.find_face_models", lambda: None)
     states = _states(_devices())
     assert states["window"] == states["face models"] == "limited"
+
+
+def test_gpu_is_found_but_nothing_depends_on_it(machine_path):
+    machine_path("driver_down")
+    (gpu,) = [finding for finding in doctor.examine(_devices) if finding.name == "GPU"]
+    assert gpu.state == "limited" and gpu.code == "gpu.driver_not_running" and gpu.hint
