@@ -17,6 +17,7 @@ from engine.worker.messages import Fault, fault_of
 _LOST_PEER = ("gloo", "nccl", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
 _TIMED_OUT = ("Timed out", "timed out", "timeout", "Timeout")
 _DETAIL_CHARACTERS = 4000
+_SENTENCE_CHARACTERS = 200
 
 
 def fault_from(error: BaseException, rank: int, timeout_s: float) -> Fault:
@@ -33,8 +34,9 @@ def fault_from(error: BaseException, rank: int, timeout_s: float) -> Fault:
             return fault_of(hangs(timeout_s, detail), rank, is_consequence=True)
         lost = GeneratorError("One of the ranks is gone.", code="worker.rank_lost", detail=detail)
         return fault_of(lost, rank, is_consequence=True)
+    lines = str(error).strip().splitlines() or [type(error).__name__]
     failed = GeneratorError(
-        f"Rank {rank} stopped because of an internal error: {error or type(error).__name__}.",
+        f"Rank {rank} stopped because of an internal error: {lines[0][:_SENTENCE_CHARACTERS].rstrip('.')}.",
         code="generator.internal",
         detail=detail,
     )
