@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 _OPEN_TIMEOUT_S = 15.0
 _HANGS_AFTER_S = 3.0
 _CLOSE_TIMEOUT_S = 2.0
+_PAUSE_S = 1.0
 _RESTART_AFTER_S = (0.2, 1.0, 3.0)
 _STEADY_S = 30.0
 """After this long without trouble, earlier restarts are forgotten."""
@@ -159,7 +160,10 @@ class _CameraChild:
         self._opened = threading.Event()
         self._label: dict = {}
         self._error: CameraError | None = None
-        self._heard_s = time.monotonic()
+        # Since when a report is due: at first from the start, then from the oldest notice that none came after. Time in
+        # which no notices came (an engine that was stopped for a while) does not count.
+        self._notified_s = time.monotonic()
+        self._asked_s: float | None = self._notified_s
         self._listener = threading.Thread(target=self._listen, name="camera-reports", daemon=True)
         self._listener.start()
 
@@ -180,6 +184,10 @@ class _CameraChild:
     def notify(self, sequence: int) -> None:
         """Say that a frame is there; never waits."""
         assert self._process.stdin is not None
+        now_s = time.monotonic()
+        if self._asked_s is None or now_s - self._notified_s > _PAUSE_S:
+            self._asked_s = now_s
+        self._notified_s = now_s
         try:
             self._process.stdin.write(b"\n")
         except BlockingIOError:
@@ -199,7 +207,8 @@ class _CameraChild:
                 detail=f"exit status {self._process.returncode}",
             )
         limit_s = _HANGS_AFTER_S if self._opened.is_set() else _OPEN_TIMEOUT_S
-        if now_s - self._heard_s > limit_s:
+        asked_s = self._asked_s
+        if asked_s is not None and now_s - asked_s > limit_s:
             return CameraError(
                 "The camera driver does not answer.",
                 code="camera.hangs",
@@ -226,7 +235,7 @@ class _CameraChild:
     def _listen(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            self._heard_s = time.monotonic()
+            self._asked_s = None
             try:
                 message = json.loads(line)
             except ValueError:

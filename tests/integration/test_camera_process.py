@@ -123,6 +123,17 @@ def test_refusal_is_the_backends_own_sentence(device):
     camera.close()
 
 
+def test_an_engine_that_stood_still_does_not_take_the_driver_for_hanging(device):
+    camera = _camera(device, "Good")
+    camera.open(CANVAS)
+    _feed(camera, [1, 2])
+    time.sleep(virtual_camera._HANGS_AFTER_S + 0.5)
+    _feed(camera, [3, 4])
+    _wait(lambda: "frame 4" in _lines(device))
+    assert camera.restarts == 0
+    camera.close()
+
+
 @pytest.mark.parametrize("kind", ["Hanging", "Dying"])
 def test_a_hanging_or_dying_process_is_replaced_while_frames_keep_coming(device, kind):
     camera = _camera(device, kind)
