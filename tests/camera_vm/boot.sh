@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# boot.sh MACHINE_FOLDER MODULE.ko JOB.sh OUT_FOLDER [MODULE_OPTION=VALUE...]
+# Boots the small machine, runs JOB.sh in it and ends with its exit status (99: the machine did not get that far).
+# It sees this computer's files read-only and changes nothing of them; OUT_FOLDER is /out there, and is written to.
+# CAMERA_VM_MEMORY_MB (2048) and CAMERA_VM_TIMEOUT_S (300) bound it.
+set -u
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+machine=$(realpath "$1") module=$(realpath "$2") job=$(realpath "$3") out=$(realpath "$4")
+shift 4
+printf '%s\n' "$@" > "$out/module_options"
+rm -f "$out/status"
+timeout -k 5 "${CAMERA_VM_TIMEOUT_S:-300}" "$machine/linux" "mem=${CAMERA_VM_MEMORY_MB:-2048}M" \
+  rootfstype=hostfs ro "init=$here/init.sh" con=null con0=null,fd:1 quiet \
+  "job=$job" "out=$out" "ko=$module" < /dev/null 2>&1 \
+  | grep --line-buffered -av -e 'ubd device' -e 'sysrq: Power Off' -e 'reboot: Power down'
+exit "$(cat "$out/status" 2> /dev/null || echo 99)"
