@@ -6,6 +6,8 @@ import argparse
 import json
 from dataclasses import asdict
 
+import msgspec
+
 from engine.commands.console import listing, notice, sentence
 from engine.gpus.links import link_lines
 from engine.gpus.listing import find_gpus
@@ -82,6 +84,6 @@ def _gpu_line(gpu: Gpu) -> str:
 def _plain_gpus(found: GpusFound) -> dict:
     return {
         "gpus": [asdict(gpu) for gpu in found.gpus],
-        "gpus_reason": plain(found.problem) if found.problem else None,
-        "gpus_notes": [plain(note) for note in found.notes],
+        "gpus_reason": msgspec.to_builtins(found.problem),
+        "gpus_notes": msgspec.to_builtins(found.notes),
     }

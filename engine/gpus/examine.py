@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 
 from engine.gpus.listing import find_gpus
 from engine.gpus.types import Gpu, GpusFound
@@ -40,7 +41,7 @@ def installed_torch() -> TorchBuild | None:
         return None
     try:
         # Wheels of one version differ in this file alone: PyPI's for Windows have no "+cpu" in their number.
-        text = torch.locate_file("torch/version.py").read_text(encoding="utf-8")
+        text = Path(str(torch.locate_file("torch/version.py"))).read_text(encoding="utf-8")
     except OSError:
         text = ""
     found = _CUDA_LINE.search(text)

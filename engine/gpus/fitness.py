@@ -101,6 +101,9 @@ def _free_bytes(gpu: Gpu) -> int | None:
 
 def _memory_hint(gpu: Gpu, free: int, world: int, job: Job, others: Sequence[Gpu]) -> str:
     hints = []
+    able = [other for other in others if unfit(other, world, job) is None]
+    if able:
+        hints.append(f"There is enough on GPU {numbers_of(able)}.")
     size = job.fitting_size(free, world) if job.fitting_size is not None else None
     if size is not None:
         hints.append(f"Pictures of {size[0]}x{size[1]} would fit.")
@@ -108,9 +111,17 @@ def _memory_hint(gpu: Gpu, free: int, world: int, job: Job, others: Sequence[Gpu
     if user is not None and (gpu.total_bytes or 0) >= job.needed(world):
         used = f" with {user.used_bytes / 1e9:.1f} GB" if user.used_bytes else ""
         hints.append(f"{user.name} (process {user.pid}) uses it{used}; close it.")
-    more = sorted(preferred_worlds(len(others), heads=job.heads, tokens=job.tokens, latent_rows=job.latent_rows))
-    for other in more:
-        if other > world and sum(unfit(one, other, job) is None for one in others) >= other:
-            hints.append(f"{other} ranks would need {job.needed(other) / 1e9:.1f} GB each.")
-            break
+    more = _more_ranks(gpu, world, job, others)
+    if more:
+        hints.append(f"With {more} ranks {job.needed(more) / 1e9:.1f} GB would do.")
     return " ".join(hints) or "Choose a larger GPU, or the puppet."
+
+
+def _more_ranks(gpu: Gpu, world: int, job: Job, others: Sequence[Gpu]) -> int | None:
+    """The smallest good number above `world` with which `gpu` and enough others could do it."""
+    worlds = preferred_worlds(len(others), heads=job.heads, tokens=job.tokens, latent_rows=job.latent_rows)
+    for other in sorted(worlds):
+        able = [one for one in others if unfit(one, other, job) is None]
+        if other > world and gpu in able and len(able) >= other:
+            return other
+    return None

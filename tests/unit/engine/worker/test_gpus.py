@@ -183,7 +183,9 @@ def test_too_little_memory_names_numbers_the_size_that_fits_and_the_one_in_the_w
     error = caught.value
     assert error.code == "gpus.memory" and error.message.startswith("GPU 3 (NVIDIA H100 80GB HBM3) cannot be used")
     assert "23.2 GB" in error.message and f"{MEMORY.needed_bytes(2) / 1e9:.1f} GB" in error.message
-    assert "python3.10 (process 48213)" in error.hint and "61.7 GB" in error.hint
+    assert error.hint == (
+        "There is enough on GPU 0, 1, 2, 4, 5, 6, 7. python3.10 (process 48213) uses it with 61.7 GB; close it."
+    )
     with pytest.raises(DeviceError) as caught:
         choose_gpus_for("1", _gpus(1, free_gb=34), MEMORY, height=768, width=448)
     assert caught.value.hint == "Pictures of 512x320 would fit."
@@ -193,7 +195,13 @@ def test_more_ranks_are_advised_where_they_would_help():
     needed = {1: 40, 2: 36, 3: 34, 4: 32}
     with pytest.raises(DeviceError) as caught:
         _choose("1,", _gpus(4, free_gb=33), needed=lambda world: needed[world] * GB)
-    assert caught.value.hint == "4 ranks would need 32.0 GB each."
+    assert caught.value.hint == "With 4 ranks 32.0 GB would do."
+
+
+def test_fewer_ranks_are_never_advised():
+    with pytest.raises(DeviceError) as caught:
+        _choose("3", _gpus(3, free_gb=33), needed=lambda world: (30 if world == 1 else 40) * GB)
+    assert caught.value.hint == "Choose a larger GPU, or the puppet."
 
 
 def test_nothing_fits(gpus_of):
