@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Any
 
 from engine.errors import UsageError
 from engine.generators.base import GeneratorSpec
-from engine.generators.flashtalk.config import StreamShape
+from engine.generators.flashtalk.options import checked_shape, find_checkpoint
 from engine.media import ChunkSpec
-from engine.model_store.catalog import CHINESE_WAV2VEC2, FLASHTALK
-from engine.model_store.checkpoint import inspect_checkpoint
-from engine.model_store.store import ModelStore
 from engine.worker.generator import RankedGenerator
 from engine.worker.group import GroupSettings
 
@@ -45,18 +40,19 @@ class RankedFlashTalk(RankedGenerator):
         ranks_at: str = "",
         timeout_s: float = 20.0,
     ) -> None:
-        shape = _shape(size, fps)
-        chosen = _chosen(str(gpus), ranks, device)
+        shape = checked_shape(fps=fps, size=size, steps=steps, color_match=color_match, device=device)
+        chosen = _chosen(str(gpus), ranks, str(device))
+        # What was typed as KEY=VALUE may have become a number, such as a folder's name.
         options: dict[str, Any] = {
-            "checkpoint": checkpoint,
-            "speech_encoder": speech_encoder,
-            "size": size,
-            "steps": steps,
-            "device": device,
-            "attention": attention,
+            "checkpoint": str(checkpoint),
+            "speech_encoder": str(speech_encoder),
+            "size": str(size),
+            "steps": int(steps),
+            "device": str(device),
+            "attention": str(attention),
             "color_match": color_match,
-        } | ({} if prompt is None else {"prompt": prompt})
-        self._folders = (checkpoint, speech_encoder)
+        } | ({} if prompt is None else {"prompt": str(prompt)})
+        self._folders = (str(checkpoint), str(speech_encoder))
         super().__init__(
             GroupSettings(
                 generator=_GENERATOR,
@@ -80,22 +76,7 @@ class RankedFlashTalk(RankedGenerator):
     def check(self) -> None:
         """Files and libraries. Raises `ModelFilesError` or `GeneratorError`."""
         super().check()
-        checkpoint, speech_encoder = self._folders
-        if not checkpoint:
-            store = ModelStore()
-            checkpoint = str(store.path(FLASHTALK.name))
-            speech_encoder = speech_encoder or str(store.path(CHINESE_WAV2VEC2.name))
-        speech = Path(speech_encoder).expanduser() if speech_encoder else None
-        inspect_checkpoint(Path(checkpoint).expanduser(), speech)
-
-
-def _shape(size: str, fps: int) -> StreamShape:
-    match = re.fullmatch(r"(\d{2,4})x(\d{2,4})", size)
-    if match is None:
-        raise UsageError(f'"{size}" is not a picture size.', hint="Say height x width, such as 768x448.")
-    if fps != StreamShape.fps:
-        raise UsageError(f"FlashTalk makes {StreamShape.fps} frames a second, not {fps}.", hint="Choose that.")
-    return StreamShape(height=int(match[1]), width=int(match[2]))
+        find_checkpoint(*self._folders)
 
 
 def _chosen(gpus: str, ranks: int | None, device: str) -> list[str]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from engine.errors import GeneratorError, UsageError
+from engine.errors import GeneratorError
 from engine.generators.base import FrameWriter, GeneratorSpec, Progress
-from engine.generators.flashtalk.config import DiTConfig, StreamShape
+from engine.generators.flashtalk.config import DiTConfig
 from engine.generators.flashtalk.host_copies import HostCopies
 from engine.generators.flashtalk.memory import check_memory
 from engine.generators.flashtalk.models import (
@@ -25,6 +23,7 @@ from engine.generators.flashtalk.models import (
     text_features,
 )
 from engine.generators.flashtalk.noise import SeededNoise
+from engine.generators.flashtalk.options import FPS, PROMPT, SIZES, checked_shape, find_checkpoint
 from engine.generators.flashtalk.portrait_tensor import cover_and_crop, to_unit_range
 from engine.generators.flashtalk.sampler import timesteps
 from engine.generators.flashtalk.speech_buffer import SpeechBuffer
@@ -32,21 +31,12 @@ from engine.generators.flashtalk.stream import FlashTalkStream, make_anchor
 from engine.generators.flashtalk.watch import Look, collapse_of, look_of
 from engine.generators.flashtalk.weights import precision_for
 from engine.media import AudioChunk, ChunkSpec, Notice, Portrait
-from engine.model_store.catalog import CHINESE_WAV2VEC2, FLASHTALK
-from engine.model_store.checkpoint import CheckpointReport, inspect_checkpoint
-from engine.model_store.store import ModelStore
+from engine.model_store.checkpoint import CheckpointReport
 from engine.parallel.group import LocalGroup, SequenceGroup
 from engine.parallel.launch import RankGroup
 from engine.parallel.tiles import RowBands
 
 logger = logging.getLogger(__name__)
-
-SIZES = ((768, 448), (448, 768), (640, 384), (384, 640), (512, 512), (512, 320), (320, 512))
-"""Offered picture sizes (height, width), the model's own first."""
-STEPS = (4, 3, 2)
-PROMPT = "A person is talking. Only the foreground characters are moving, the background remains static."
-"""The prompt that the model is published with."""
-_FPS = 25
 
 
 class FlashTalkGenerator:
@@ -65,7 +55,7 @@ class FlashTalkGenerator:
         self,
         *,
         seed: int = 0,
-        fps: int = _FPS,
+        fps: int = FPS,
         checkpoint: str = "",
         speech_encoder: str = "",
         size: str = "768x448",
@@ -76,14 +66,8 @@ class FlashTalkGenerator:
         color_match: float = 1.0,
         group: RankGroup | None = None,
     ) -> None:
-        if fps != _FPS:
-            raise UsageError(f"FlashTalk makes {_FPS} frames a second, not {fps}.", hint=f"Choose {_FPS}.")
-        if steps not in STEPS:
-            raise UsageError(f"FlashTalk cannot work in {steps} steps.", hint="Choose 4, 3 or 2.")
-        if not isinstance(color_match, (int, float)) or not 0.0 <= color_match <= 1.0:
-            raise UsageError(f"A colour match of {color_match} is not possible.", hint="Choose 0 to 1.")
+        self._shape = checked_shape(fps=fps, size=size, steps=steps, color_match=color_match, device=device)
         # What was typed as KEY=VALUE may have become a number, such as a folder's name.
-        self._shape = StreamShape(fps=fps, **_sides(str(size)))
         self._seed, self._steps, self._prompt, self._color_match = seed, int(steps), str(prompt), color_match
         self._folders = (str(checkpoint), str(speech_encoder))
         self._device, self._attention = str(device), str(attention)
@@ -141,7 +125,7 @@ class FlashTalkGenerator:
         return make().to(device) if self._ranks is None else self._ranks.from_first(make, device)
 
     def _examine(self) -> tuple[CheckpointReport, torch.device]:
-        report = _find_checkpoint(*self._folders)
+        report = find_checkpoint(*self._folders)
         device = choose_device(self._device, report.transformer_parameters)
         if device.type == "cuda" and not are_loaded(report, device, self._attention):
             self._check_memory(report, device)
@@ -272,29 +256,6 @@ class FlashTalkGenerator:
         self._models = self._stream = self._speech = self._noise = self._host = None
         if on_gpu:
             torch.cuda.empty_cache()
-
-
-def _sides(size: str) -> dict[str, int]:
-    match = re.fullmatch(r"(\d{2,4})x(\d{2,4})", size)
-    if match is None:
-        offered = ", ".join(f"{height}x{width}" for height, width in SIZES)
-        raise UsageError(f'"{size}" is not a picture size.', hint=f"Say height x width, such as one of: {offered}.")
-    return {"height": int(match[1]), "width": int(match[2])}
-
-
-def _find_checkpoint(checkpoint: str, speech_encoder: str) -> CheckpointReport:
-    if not checkpoint:
-        store = ModelStore()
-        checkpoint = str(store.path(FLASHTALK.name))
-        speech_encoder = speech_encoder or str(store.path(CHINESE_WAV2VEC2.name))
-    elif not speech_encoder:
-        # Beside or in the checkpoint comes first; the store's is for a checkpoint that has none.
-        report = inspect_checkpoint(Path(checkpoint).expanduser(), needs_speech=False)
-        stored = ModelStore().state(CHINESE_WAV2VEC2.name).path
-        if report.speech_directory is None and stored is not None:
-            speech_encoder = str(stored)
-    speech = Path(speech_encoder).expanduser() if speech_encoder else None
-    return inspect_checkpoint(Path(checkpoint).expanduser(), speech)
 
 
 def _slow_notice() -> Notice:

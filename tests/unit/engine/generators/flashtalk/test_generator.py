@@ -16,7 +16,8 @@ from engine.errors import Cancelled, GeneratorError, ModelFilesError, UsageError
 from engine.generators.factory import create_generator  # noqa: E402
 from engine.generators.flashtalk import feature_cache  # noqa: E402
 from engine.generators.flashtalk import models as models_module  # noqa: E402
-from engine.generators.flashtalk.generator import SIZES, FlashTalkGenerator  # noqa: E402
+from engine.generators.flashtalk.generator import FlashTalkGenerator  # noqa: E402
+from engine.generators.flashtalk.options import SIZES  # noqa: E402
 from engine.generators.flashtalk.portrait_tensor import cover_and_crop  # noqa: E402
 from engine.media import AudioChunk  # noqa: E402
 from engine.portrait.load import load_portrait  # noqa: E402
@@ -123,6 +124,7 @@ def test_spec_is_known_before_anything_is_loaded():
         {"fps": 30}, {"fps": 24}, {"steps": 5}, {"steps": 1}, {"steps": 0}, {"steps": "many"}, {"steps": 2.5},
         {"color_match": 1.5}, {"color_match": -0.1}, {"color_match": float("nan")}, {"color_match": "high"},
         {"size": "100x100"}, {"size": "768"}, {"size": "768x"}, {"size": "big"}, {"size": "768 x 448"}, {"size": "0x0"},
+        {"device": "gpu"}, {"device": "cuda:x"}, {"device": ""}, {"device": 0},
         {"size": "768x448x3"}, {"size": ""}, {"size": "-768x448"}, {"size": 512}, {"size": "7x8"},
     ],
     ids=str,
@@ -133,18 +135,30 @@ def test_what_is_not_offered_is_refused_with_a_hint(option):
     assert raised.value.hint and raised.value.message
 
 
+@pytest.mark.parametrize(
+    "option", [{"fps": 30}, {"steps": 5}, {"color_match": "high"}, {"size": 512}, {"device": "gpu"}]
+)
+def test_ranks_refuse_the_same_at_once(option):
+    """The generator that the factory makes runs in other processes, and must not wait for those to say so."""
+    fps = option.pop("fps", 25)
+    with pytest.raises(UsageError) as raised:
+        create_generator("flashtalk", fps=fps, options=option)
+    assert raised.value.hint
+
+
 def test_the_factory_makes_it_by_name():
-    assert isinstance(create_generator("flashtalk", options={"steps": 3.0, "size": "64x48"}), FlashTalkGenerator)
+    spec = create_generator("flashtalk", options={"steps": 3.0, "size": "64x48"}).spec
+    assert spec == FlashTalkGenerator(size="64x48").spec
     with pytest.raises(UsageError, match="no option"):
         create_generator("flashtalk", options={"wings": 2})
+    with pytest.raises(ModelFilesError, match="There is no directory 5"):
+        create_generator("flashtalk", options={"checkpoint": 5}).check()
 
 
 def test_numbers_as_names_are_names(tmp_path, tiny_checkpoint, portrait):
     """`--set checkpoint=5` is the folder called 5."""
     with pytest.raises(ModelFilesError, match="There is no directory 5"):
         FlashTalkGenerator(checkpoint=5).check()
-    with pytest.raises(UsageError, match='"0" is not a device'):
-        FlashTalkGenerator(checkpoint=str(tiny_checkpoint[0]), device=0).check()
     generator = FlashTalkGenerator(checkpoint=str(tiny_checkpoint[0]), prompt=42, steps=3.0, size="32x32", device="cpu")
     generator.prepare(portrait, (1, 1), Progress())
     writer = Writer((32, 32))

@@ -8,8 +8,8 @@ torch = pytest.importorskip("torch")
 
 from engine.errors import GeneratorError  # noqa: E402
 from engine.generators.flashtalk.config import DiTConfig, StreamShape  # noqa: E402
-from engine.generators.flashtalk.generator import SIZES  # noqa: E402
 from engine.generators.flashtalk.memory import check_memory, needed_bytes  # noqa: E402
+from engine.generators.flashtalk.options import SIZES  # noqa: E402
 from engine.generators.flashtalk.weights import Precision, precision_for  # noqa: E402
 
 REAL = DiTConfig()
