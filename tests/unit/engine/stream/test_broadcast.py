@@ -602,6 +602,17 @@ def test_generator_in_a_long_chunk_is_closed_when_that_has_ended(live_of, cast, 
     live.until(lambda: all(g.closed for g in cast.all))
 
 
+def test_news_of_a_take_over_after_the_end_changes_no_state(live_of, cast):
+    live = live_of()
+    live.broadcast.start()
+    live.until_presented()
+    live.broadcast.stop()
+    told = len(live.events)
+    live.broadcast._stage.on_ready()
+    live.broadcast._stage.on_standby("session.fallback", "Late.", "")
+    assert live.broadcast.state is SessionState.IDLE and live.events[told:] == []
+
+
 def test_recording_is_complete_before_anybody_waits_for_a_generator(live_of, cast, tmp_path, monkeypatch):
     """Two seconds after the window is gone so is the engine, whatever a load is doing then."""
     cast.may_load.clear()
