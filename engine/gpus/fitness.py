@@ -53,7 +53,7 @@ def unfit(gpu: Gpu, world: int, job: Job, others: Sequence[Gpu] = ()) -> Unfit |
             what="is split by MIG" + (", and parts cannot be ranks of one stream" if world > 1 else " and has no part"),
             hint=f"Take it alone, or undo the split: sudo nvidia-smi -i {gpu.system_index} -mig 0.",
         )
-    needed, free = job.needed(world), _free_bytes(gpu)
+    needed, free = job.needed(world), free_bytes_of(gpu)
     if free is None or needed <= free:
         return None
     return Unfit(
@@ -95,7 +95,8 @@ def numbers_of(gpus: Sequence[Gpu]) -> str:
     return ", ".join(str(gpu.index) for gpu in gpus)
 
 
-def _free_bytes(gpu: Gpu) -> int | None:
+def free_bytes_of(gpu: Gpu) -> int | None:
+    """What a rank on it can have; of a split GPU, its first part. None where the driver does not tell."""
     return gpu.parts[0].total_bytes or None if gpu.is_split and gpu.parts else gpu.free_bytes
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from engine.errors import DeviceError, UsageError
-from engine.gpus.fitness import Job, Unfit, name_of, numbers_of, unfit, why_none_fits
+from engine.gpus.fitness import Job, Unfit, free_bytes_of, name_of, numbers_of, unfit, why_none_fits
 from engine.gpus.links import is_nvlink, link_between, link_rank, link_words, slowest_link
 from engine.gpus.listing import list_gpus
 from engine.gpus.types import Gpu
@@ -176,10 +176,10 @@ def _sentence(chosen: list[Gpu], gpus: Sequence[Gpu], job: Job, *, is_auto: bool
     if slowest:
         text += f", connected by {link_words(slowest)}"
     text += f": {job.plan(world).describe()}"
-    usable = len(_fitting([gpu for gpu in gpus if gpu.name == chosen[0].name], world, job))
+    usable = max(len(_fitting(kind, world, job)) for kind in _kinds(gpus) if chosen[0] in kind)
     if is_auto and usable > world:
         text += f", because {job.heads} heads and {job.tokens} tokens divide by {world} and not by {usable}"
-    free = [gpu.free_bytes for gpu in chosen if gpu.free_bytes is not None]
+    free = [free for gpu in chosen if (free := free_bytes_of(gpu)) is not None]
     has = f" of {'' if world == 1 else 'at least '}{min(free) / 1e9:.1f} GB that are free" if free else ""
     return f"{text}; {'it' if world == 1 else 'each'} needs {job.needed(world) / 1e9:.1f} GB{has}."
 

@@ -240,9 +240,11 @@ def test_split_gpu_is_taken_alone(gpus_of):
     with pytest.raises(DeviceError) as caught:
         _choose("all", both)
     assert caught.value.code == "gpus.mig" and "-i 0 -mig 0" in caught.value.hint
-    assert _choose("auto", both)[0] == [1]
+    chosen, choice = _choose("auto", both)
+    assert chosen == [1] and "because" not in choice.sentence
     choice = _choose("0,", both)[1]
     assert choice.cuda_visible_devices == "MIG-b3061c09-2a4c-5026-a575-79f86a5bb12c"
+    assert choice.sentence.endswith("it needs 36.0 GB of 40.0 GB that are free.")
     with pytest.raises(DeviceError) as caught:
         _choose("0,", both, needed=41 * GB)
     assert caught.value.code == "gpus.memory" and "40.0 GB" in caught.value.message
