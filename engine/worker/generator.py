@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import threading
+from collections.abc import Callable
 
 from engine.errors import GeneratorError, UsageError
 from engine.generators.base import FrameWriter, GeneratorSpec, Progress
@@ -15,32 +16,40 @@ _stream_numbers = itertools.count(1)
 
 
 class _Pool:
-    """Groups by what made them: another portrait while live must not load the model a second time."""
+    """Groups by the settings that were wanted: another portrait while live must not load the model a second time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._groups: dict[GroupSettings, tuple[RankProcesses, set[int]]] = {}
 
-    def take(self, settings: GroupSettings, stream: int) -> RankProcesses:
-        """A group that can be used, made now if there is none."""
+    def find(self, wanted: GroupSettings) -> RankProcesses | None:
+        """The group that can be used, if there is one."""
+        group, _ = self._groups.get(wanted, (None, set()))
+        return group if group is not None and group.is_usable else None
+
+    def take(self, wanted: GroupSettings, stream: int, decide: Callable[[], GroupSettings]) -> RankProcesses:
+        """A group that can be used, made now if there is none, with the settings of `decide`. The one before it has
+        ended by then: its memory on the GPUs is free."""
         with self._lock:
-            group, streams = self._groups.get(settings, (None, set()))
+            group, streams = self._groups.get(wanted, (None, set()))
             if group is None or not group.is_usable:
-                group, streams = RankProcesses(settings), set()
-                self._groups[settings] = group, streams
+                if group is not None:
+                    group.wait_ended()
+                group, streams = RankProcesses(decide()), set()
+                self._groups[wanted] = group, streams
             streams.add(stream)
             return group
 
-    def give_back(self, group: RankProcesses, stream: int) -> None:
+    def give_back(self, wanted: GroupSettings, group: RankProcesses, stream: int) -> None:
         """The stream ends, and with the last one the group."""
         with self._lock:
-            known, streams = self._groups.get(group.settings, (None, set()))
+            known, streams = self._groups.get(wanted, (None, set()))
             if known is group:
                 streams.discard(stream)
                 if streams and group.is_usable:
                     group.discard(stream)
                     return
-                del self._groups[group.settings]
+                del self._groups[wanted]
         group.close()
 
 
@@ -74,18 +83,23 @@ class RankedGenerator:
 
     def check(self) -> None:
         """Whether ranks could be started at all. Raises `GeneratorError`."""
-        if self._settings.ranks_at:
+        if self._settings.ranks_at or self._is_running():
             return
-        if importlib.util.find_spec("torch") is None:
-            raise GeneratorError(
-                "The ranks need the library torch, which is not installed.",
-                code="generator.not_installed",
-                hint='Install it with: pip install "standin[gpu]".',
-            )
+        _check_library()
+
+    def _is_running(self) -> bool:
+        """Whether ranks with these settings run already, so that nothing needs to be decided."""
+        return _POOL.find(self._settings) is not None
+
+    def _decided(self) -> GroupSettings:
+        """What to start when nothing runs yet: the place to choose GPUs. Raises what `prepare` raises."""
+        if not self._settings.ranks_at:
+            _check_library()
+        return self._settings
 
     def prepare(self, portrait: Portrait, size: tuple[int, int], progress: Progress) -> list[Notice]:
         """Start the ranks, or join those that run already with the same settings; see `Generator.prepare`."""
-        self._group = _POOL.take(self._settings, self._stream)
+        self._group = _POOL.take(self._settings, self._stream, self._decided)
         return self._group.prepare(self._stream, portrait, size, progress)
 
     def generate(self, chunk: AudioChunk, frames: FrameWriter) -> None:
@@ -108,4 +122,13 @@ class RankedGenerator:
         """End the stream, and the ranks unless others use them. Safe to call twice."""
         group, self._group = self._group, None
         if group is not None:
-            _POOL.give_back(group, self._stream)
+            _POOL.give_back(self._settings, group, self._stream)
+
+
+def _check_library() -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise GeneratorError(
+            "The ranks need the library torch, which is not installed.",
+            code="generator.not_installed",
+            hint='Install it with: pip install "standin[gpu]".',
+        )

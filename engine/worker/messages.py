@@ -193,7 +193,14 @@ class Done(Message, tag="done"):
     notices: list[NoticeData] = []
 
 
-ToEngine = Union[Hello, Opened, Working, FrameReady, Done, Fault]
+class Refused(Message, tag="refused"):
+    """Command `number` cannot be carried out; nothing has been begun, and everything else goes on."""
+
+    number: int
+    fault: Fault
+
+
+ToEngine = Union[Hello, Opened, Working, FrameReady, Done, Refused, Fault]
 
 _encoder = msgspec.msgpack.Encoder()
 _decoders = {kind: msgspec.msgpack.Decoder(kind) for kind in (ToRank, ToEngine, RankCommand)}

@@ -42,6 +42,23 @@ class Board(Protocol):
         ...
 
 
+class OwnBoard:
+    """The board of a rank that works on its own."""
+
+    rank, size = 0, 1
+
+    def __init__(self) -> None:
+        self._text = b""
+
+    def note(self, name: str, text: bytes) -> None:
+        """See `Board`."""
+        self._text = text
+
+    def notes(self, name: str) -> dict[int, bytes]:
+        """See `Board`."""
+        return {0: self._text} if self._text else {}
+
+
 _NOTHING_YET = Note(0, 0, "libraries", 0.0, 1.0, "")
 
 

@@ -43,6 +43,7 @@ from engine.worker.messages import (
     Open,
     Opened,
     Prepare,
+    Refused,
     Reset,
     Tick,
     ToRank,
@@ -50,7 +51,7 @@ from engine.worker.messages import (
     fault_of,
     notices_as_data,
 )
-from engine.worker.progress_board import SILENT_S, ProgressBoard
+from engine.worker.progress_board import SILENT_S, OwnBoard, ProgressBoard
 
 logger = logging.getLogger(__name__)
 
@@ -160,10 +161,39 @@ class RankProgram:
             command = self.line.commands.get(timeout=_IDLE_S)
         except queue.Empty:
             command = Tick(number=0)
-        extra = self._extra_of(command)
+        if isinstance(command, Prepare) and self._foresee(command):
+            return self._next()
+        command, extra = command if isinstance(command, tuple) else (command, self._extra_of(command))
         if self.size > 1:
             self.lockstep.say(command, extra)
         return command, extra
+
+    def _foresee(self, command: Prepare) -> bool:
+        """For a further stream beside one that runs: do in a thread what rank 0 can do alone, so that frames go on.
+
+        False if there is nothing of that kind; else the command comes again when that is done, with its pixels.
+        """
+        generator = self._new_generator() if self._streams else None
+        if not hasattr(generator, "foresee"):
+            return False
+        pixels = self._extra_of(command)
+        threading.Thread(
+            target=self._look_ahead, args=(generator, command, pixels), name="foresee", daemon=True
+        ).start()
+        return True
+
+    def _look_ahead(self, generator: Any, command: Prepare, pixels: np.ndarray) -> None:
+        assert self.line is not None
+        try:
+            with ProgressBoard(OwnBoard(), "foresee", self.line.send) as progress:
+                generator.foresee(portrait_of(command.portrait, pixels), progress)
+        except Exception as error:
+            logger.exception("a further stream cannot be begun")
+            fault = faults.fault_from(error, self.rank, self._timeout_s)
+            with contextlib.suppress(LineClosed):
+                self.line.send(Refused(number=command.number, fault=fault))
+        else:
+            self.line.commands.put((command, pixels))
 
     def _extra_of(self, command: Any) -> np.ndarray:
         """The bytes that belong to a command, out of shared memory."""

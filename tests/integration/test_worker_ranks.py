@@ -35,36 +35,42 @@ PORTRAIT = Portrait(
 ROOM = (640, 360)
 
 
+MARK = "STANDIN_TEST_OF_RANKS"
+
+
 @pytest.fixture(autouse=True)
-def _rank_environment(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FIXTURES), str(ROOT)]))
+def place(monkeypatch):
+    """A mark on all processes of the test and a folder of its own for what they keep: others may have ranks, too."""
+    with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FIXTURES), str(ROOT)]))
+        monkeypatch.setenv(MARK, folder)
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield folder
 
 
 @pytest.fixture
-def nothing_left():
-    """Asserts, when called and at the end, that no process, segment or folder is there that was not before."""
-    before = _traces()
+def nothing_left(place):
+    """Asserts, when called and at the end, that no process and no folder of the ranks is there."""
 
     def check() -> None:
         deadline = time.monotonic() + 3.0
-        while _traces() - before and time.monotonic() < deadline:
+        while _traces(place) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert _traces() - before == set()
+        assert _traces(place) == []
 
     yield check
     check()
 
 
-def _traces() -> set[str]:
-    """Rank processes that descend from this one or from nobody any more, and what ranks keep in the file system."""
-    processes = {
-        f"process {child.pid}"
-        for child in psutil.process_iter(["cmdline", "pid", "environ"])
-        if any("engine.worker" in part for part in child.info["cmdline"] or ())
-        and (child.info["environ"] or {}).get("PYTEST_CURRENT_TEST")
-    }
-    folders = {str(path) for path in Path(tempfile.gettempdir()).glob("standin-ranks-*")}
-    return processes | folders
+def _traces(place: str) -> list[str]:
+    processes = [
+        " ".join(child.info["cmdline"] or ())
+        for child in psutil.process_iter(["cmdline", "environ", "pid"])
+        if child.pid != os.getpid() and (child.info["environ"] or {}).get(MARK) == place
+    ]
+    # The resource tracker of this process is Python's own, and stays for as long as this process.
+    return [text for text in processes if "resource_tracker" not in text] + os.listdir(place)
 
 
 def _settings(folder, *, ranks=2, seed=3, timeout_s=3.0, **options) -> GroupSettings:
