@@ -106,14 +106,10 @@ def counted() -> None:
 
 
 def rank_costs() -> dict:
-    """Costs of rank 0, which has the tallest band, by number of ranks."""
-    costs = load("rank_costs")
-    return {
-        world: costs.chunk_costs(
-            costs.Rank(number=0, world=world), DiTConfig(), 96, StreamShape(), "meta", torch.bfloat16
-        )
-        for world in WORLDS
-    }
+    """Costs by number of ranks of a rank with two neighbours where there is one; bands are equal at this size."""
+    costs, shape = load("rank_costs"), StreamShape()
+    ranks = [costs.Rank(number=min(1, world - 1), world=world) for world in WORLDS]
+    return {rank.world: costs.chunk_costs(rank, DiTConfig(), 96, shape, "meta", torch.bfloat16) for rank in ranks}
 
 
 def published() -> None:
@@ -174,11 +170,11 @@ def predict(gpu: Gpu, world: int, parts: dict) -> dict[str, float]:
 
 
 def _sending_s(gpu: Gpu, link: float, cost) -> float:
-    """Each call waits for its latency, then for its bytes. Rank 0 receives what the others' rows of frames hold."""
-    latencies = sum(
-        count * (gpu.exchange_s if kind == "exchange" else gpu.call_s) for kind, count in cost.calls.items()
+    """Each call waits for its latency, then for its bytes."""
+    each_s = {"exchange": gpu.exchange_s}
+    return sum(count * each_s.get(kind, gpu.call_s) for kind, count in cost.calls.items()) + (
+        sum(cost.bytes.values()) / link
     )
-    return latencies + sum(cost.bytes.values()) / link
 
 
 if __name__ == "__main__":

@@ -31,9 +31,8 @@ VAE_DIM = 4
 SHAPE = {"height": 80, "width": 48, "frames": 9, "motion_frames": 5}
 DEGREES = [(1, 1), (2, 2), (2, 1), (3, 1), (4, 4), (4, 2), (4, 1)]
 TALL_CONVOLUTIONS = {"first": 28, "later": 28, "encode": 2 * 20}
-"""Of height 3, so that neighbours must be asked. Decoder, after the middle block: 12 residual blocks of two, three that
-enlarge, one in the head. Encoder, before it: one, 8 residual blocks of two, three that reduce; for two groups of frames.
-"""
+"""Of height 3, so that neighbours must be asked. Decoder, after the middle block: 12 residual blocks of two, three
+that enlarge, one in the head. Encoder, before it: one, 8 residual blocks of two, three that reduce; for two groups."""
 GATHERS = {"encode": 2}
 
 
