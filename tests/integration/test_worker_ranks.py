@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
-from engine.errors import Cancelled, GeneratorError, ModelFilesError
+from engine.errors import Cancelled, GeneratorError, ModelFilesError, PortraitError
 from engine.generators.base import GeneratorSpec
 from engine.media import AudioChunk, ChunkSpec, Portrait
 from engine.worker.generator import RankedGenerator
@@ -39,9 +39,9 @@ MARK = "STANDIN_TEST_OF_RANKS"
 
 
 @pytest.fixture(autouse=True)
-def place(monkeypatch):
+def place(monkeypatch, tmp_path):
     """A mark on all processes of the test and a folder of its own for what they keep: others may have ranks, too."""
-    with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
+    with tempfile.TemporaryDirectory(prefix="ranks-") as folder:  # short: a socket's path has little room
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FIXTURES), str(ROOT)]))
         monkeypatch.setenv(MARK, folder)
         monkeypatch.setenv("TMPDIR", folder)
@@ -201,17 +201,41 @@ def _sound_reaches_all_ranks(generator):
 
 
 def _another_portrait_shares_the_ranks(generator, folder):
+    """And is begun beside the one that runs, which has its frames all the while."""
     before = generator.pids
+    assert len(before) == 2 and not (folder / "foreseen").exists()
+    (folder / "foresee").touch()
     other = RankedGenerator(_settings(folder))
-    other.prepare(Portrait(image=np.full((6, 5, 3), 90, np.uint8), name="o", path="", digest="e"), ROOM, Stages())
-    assert other.pids == before and len(before) == 2
+    stages = Stages()
+    beginning = threading.Thread(target=other.prepare, args=(_plain(90), ROOM, stages))
+    beginning.start()
+    while ("features", 1.0, 2.0, "") not in stages.told:
+        time.sleep(0.01)
+    meanwhile = Frames()
+    generator.generate(_chunk(2), meanwhile)
+    assert beginning.is_alive() and meanwhile.numbers == [8, 9, 10, 11]
+    (folder / "foresee").unlink()
+    beginning.join()
+    assert other.pids == before
     for which, portrait in ((generator, 40), (other, 90), (generator, 40)):
         frames = Frames()
         which.generate(_chunk(2), frames)
         assert int(frames.seen[0][1][0, 0, 0]) == _value(8, ranks=2, portrait=portrait)
     other.close()
-    generator.generate(_chunk(3), Frames())
+    _a_portrait_that_is_refused_harms_nobody(generator, folder)
     assert "rank 1 closed" in (folder / "marks1").read_text(), "the other stream alone is closed"
+
+
+def _a_portrait_that_is_refused_harms_nobody(generator, folder):
+    refused = RankedGenerator(_settings(folder))
+    with pytest.raises(PortraitError, match="Nobody is to be seen"):
+        refused.prepare(_plain(1), ROOM, Stages())
+    refused.close()
+    generator.generate(_chunk(3), Frames())
+
+
+def _plain(grey: int) -> Portrait:
+    return Portrait(image=np.full((6, 5, 3), grey, np.uint8), name="o", path="", digest="e")
 
 
 def _nothing_listens_beyond_the_loopback(generator):
