@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,9 +18,13 @@ import pytest
 from engine.errors import GeneratorError
 from engine.media import AudioChunk, Portrait
 from engine.worker.flashtalk import RankedFlashTalk
+from engine.worker.generator import RankedGenerator
 
 pytest.importorskip("torch")
 
+ROOT = Path(__file__).resolve().parents[2]
+FIXTURES = ROOT / "tests" / "fixtures"
+PORTRAIT = Portrait(image=np.zeros((8, 8, 3), np.uint8), name="", path="", digest="black")
 CHUNKS = 2
 SAMPLES = 17920
 
@@ -98,6 +104,26 @@ def test_two_ranks_differ_in_rounding_alone(options, reference):
     assert (frames != reference).mean() < 0.02
 
 
+def test_another_checkpoint_on_one_rank_is_noticed(options, tmp_path, monkeypatch):
+    """Right in form and size, so that nothing but a comparison finds it; the picture would be wrong at once."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FIXTURES), str(ROOT)]))
+    other = tmp_path / "other"
+    shutil.copytree(options["checkpoint"], other)
+    shard = sorted(other.glob("*.safetensors"))[0]
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    plain = RankedFlashTalk(ranks=2, **options)
+    mixed = dict(plain._settings.options) | {"others": str(other)}
+    generator = RankedGenerator(
+        dataclasses.replace(plain._settings, generator="rank_flashtalk:Mixed", options=tuple(mixed.items()))
+    )
+    with pytest.raises(GeneratorError, match="rank 1 differs from rank 0") as caught:
+        generator.prepare(PORTRAIT, (64, 64), Quiet())
+    generator.close()
+    assert caught.value.code == "worker.disagree"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the agents are told to use the interface lo")
 def test_torchrun_on_two_machines(options, reference):
@@ -124,7 +150,7 @@ def _agent(node: int, door: str, port: int) -> subprocess.Popen:
             "-m", "engine.worker.rank", "--engine", door,
         ],
         env=os.environ | {"GLOO_SOCKET_IFNAME": "lo"},
-        cwd=Path(__file__).resolve().parents[2],
+        cwd=ROOT,
     )  # fmt: skip
 
 
@@ -144,5 +170,5 @@ def test_a_door_that_others_could_use_is_not_opened(options, tmp_path):
     tmp_path.chmod(0o755)
     generator = RankedFlashTalk(ranks_at=str(tmp_path / "engine"), **options)
     with pytest.raises(GeneratorError, match="open to others"):
-        generator.prepare(Portrait(image=np.zeros((8, 8, 3), np.uint8), name="", path="", digest=""), (64, 64), Quiet())
+        generator.prepare(PORTRAIT, (64, 64), Quiet())
     generator.close()

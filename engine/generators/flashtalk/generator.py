@@ -12,6 +12,7 @@ from torch import Tensor
 from engine.errors import GeneratorError
 from engine.generators.base import FrameWriter, GeneratorSpec, Progress
 from engine.generators.flashtalk.config import DiTConfig
+from engine.generators.flashtalk.feature_cache import content_key, weights_key
 from engine.generators.flashtalk.host_copies import HostCopies
 from engine.generators.flashtalk.memory import check_memory
 from engine.generators.flashtalk.models import (
@@ -86,6 +87,7 @@ class FlashTalkGenerator:
         self._recoveries = 0
         self._is_collapsed = False
         self._notices: list[Notice] = []
+        self._fingerprint = ""
 
     @property
     def spec(self) -> GeneratorSpec:
@@ -105,6 +107,19 @@ class FlashTalkGenerator:
         """Files, device and free memory. Raises `ModelFilesError`, `GeneratorError` or `UsageError`."""
         self._examine()
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the model files of `prepare`; ranks that share a stream must have the same."""
+        return self._fingerprint
+
+    @torch.no_grad()
+    def foresee(self, portrait: Portrait, progress: Progress) -> None:
+        """Keep on disk what `prepare` will look for there: rank 0 does this alone, beside a stream that runs."""
+        report, device = self._examine()
+        pixels = to_unit_range(cover_and_crop(portrait.image, self._shape.height, self._shape.width))
+        text_features(report, self._prompt, device, progress)
+        image_features(report, pixels, portrait.digest, device, progress)
+
     @torch.no_grad()
     def prepare(self, portrait: Portrait, size: tuple[int, int], progress: Progress) -> list[Notice]:
         """Check the files, encode prompt and portrait, load the model; see `Generator.prepare`."""
@@ -118,6 +133,7 @@ class FlashTalkGenerator:
         progress.update("portrait", 0, 1)
         self._begin(models, pixels.to(device), text, image)
         self._picture = self._good = picture
+        self._fingerprint = content_key(*map(weights_key, (*report.transformer_files, report.vae)))
         progress.update("portrait", 1, 1)
         return [] if device.type == "cuda" else [_slow_notice()]
 
