@@ -38,7 +38,9 @@ from engine.protocol.messages import (
     SetCanvas,
     SetMuted,
     SetPortrait,
+    SetSound,
     SetSource,
+    SetTalking,
     SetVoiceOut,
     Shutdown,
     Start,
@@ -56,7 +58,7 @@ _LEAVE_WITHIN_S = 2.0
 _OUR_OWN = -1
 """Id of commands that the server gives itself; nobody waits for a reply."""
 
-_QUICK = (Ping, SetMuted, Shutdown)
+_QUICK = (Ping, SetMuted, SetTalking, Shutdown)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +70,8 @@ class _Ended:
 
 
 class Server:
-    """Reads commands until the end of input, executes them in order on a thread of their own (muting and shutting
-    down at once), and answers each with exactly one reply. `serve` returns the process's exit status."""
+    """Reads commands until the end of input, executes them in order on a thread of their own (muting, talking and
+    shutting down at once), and answers each with exactly one reply. `serve` returns the process's exit status."""
 
     def __init__(self, commands: BinaryIO, events: BinaryIO, *, exit_now: Callable[[int], object] = os._exit) -> None:
         self._exit_now = exit_now
@@ -89,6 +91,8 @@ class Server:
             SetVoiceOut: lambda c: self._live().set_voice_out(c.voice_out),
             SetCanvas: lambda c: self._live().set_canvas(c.canvas),
             SetMuted: lambda c: self._live().set_muted(c.is_muted),
+            SetTalking: lambda c: self._live().set_talking(c.is_talking),
+            SetSound: lambda c: self._live().set_sound(c.sound),
             StartRecording: lambda c: self._live().start_recording(c.path, may_replace=c.may_replace),
             StopRecording: lambda c: self._live().stop_recording(),
             TakeSnapshot: lambda c: self._live().take_snapshot(c.path),

@@ -86,6 +86,40 @@ class VoiceOutSettings(Settings):
     host_api: str = ""
 
 
+class GateSettings(Settings):
+    """The noise gate in front of the generator: "auto" opens above the room's own noise, "level" at `level_dbfs`.
+
+    A sound that is loud enough opens it; `hold_ms` after the last one it closes. The fades last `attack_ms` and
+    `release_ms`. `is_heard` lets others hear it, too: else the delayed voice and the recording are left as they are.
+    """
+
+    mode: Literal["off", "auto", "level"] = "auto"
+    level_dbfs: float = -50.0
+    attack_ms: float = 20.0
+    hold_ms: float = 350.0
+    release_ms: float = 120.0
+    is_heard: bool = False
+
+    def __post_init__(self) -> None:
+        if not -90.0 <= self.level_dbfs <= -10.0:
+            raise UsageError(f"A gate at {self.level_dbfs:g} dBFS is not offered.", hint="Choose -90 to -10.")
+        if not (0 < self.attack_ms <= 200 and 0 <= self.hold_ms <= 5000 and 0 < self.release_ms <= 2000):
+            raise UsageError(
+                "The gate's times are not possible.", hint="Attack up to 200 ms, hold up to 5000, release up to 2000."
+            )
+
+
+class SoundSettings(Settings):
+    """What is done with a microphone's sound; files are taken as they are.
+
+    With `is_push_to_talk` there is silence but for the time that the key is held (`SetTalking`).
+    """
+
+    gate: GateSettings = GateSettings()
+    has_noise_suppression: bool = False
+    is_push_to_talk: bool = False
+
+
 class SessionSettings(Settings):
     """Everything that one live session needs. `portrait` is a path or `sample:ID`."""
 
@@ -100,6 +134,7 @@ class SessionSettings(Settings):
     may_replace_recording: bool = False
     has_preview: bool = False
     is_muted: bool = False
+    sound: SoundSettings = SoundSettings()
     has_standby: bool = True
     """Go live at once with the generator's standby and let it take over when it is loaded; else load it first."""
 

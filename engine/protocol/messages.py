@@ -16,7 +16,7 @@ from typing import Any, Union
 
 import msgspec
 
-from engine.settings import CameraSettings, CanvasSettings, SessionSettings, Source, VoiceOutSettings
+from engine.settings import CameraSettings, CanvasSettings, SessionSettings, SoundSettings, Source, VoiceOutSettings
 
 PROTOCOL_VERSION = 1
 
@@ -104,6 +104,18 @@ class SetMuted(Command, tag="set_muted"):
     is_muted: bool
 
 
+class SetTalking(Command, tag="set_talking"):
+    """The push-to-talk key went down or up, at once. What was said while it was down is still shown and heard."""
+
+    is_talking: bool
+
+
+class SetSound(Command, tag="set_sound"):
+    """Gate and push-to-talk from now on; noise suppression cannot change while live."""
+
+    sound: SoundSettings
+
+
 class StartRecording(Command, tag="start_recording"):
     """Record picture and sound into an MP4 at `path`; an existing file is refused unless `may_replace`."""
 
@@ -140,7 +152,7 @@ class StoreHandles(Command, tag="store_handles"):
 
 AnyCommand = Union[
     Start, Stop, Shutdown, Ping, SetPortrait, SetSource, SetCamera, SetVoiceOut, SetCanvas, SetMuted,
-    StartRecording, StopRecording, TakeSnapshot, ListDevices, AnalysePortrait, StoreHandles,
+    SetTalking, SetSound, StartRecording, StopRecording, TakeSnapshot, ListDevices, AnalysePortrait, StoreHandles,
 ]  # fmt: skip
 
 
@@ -232,7 +244,9 @@ class Stats(Event, tag="stats"):
     `generator` makes the picture at present (a standby while another one loads or has failed), and `recoveries` counts
     how often one began its picture anew because it had collapsed.
     `latency_ms` is measured, from the capture of a frame's first sample to its hand-over; `delay_ms` is the promised
-    one. `av_offset_ms` is voice against picture at hand-over: positive means that the sound comes early.
+    one. `av_offset_ms` is voice against picture at hand-over: positive means that the sound comes early. `gate_dbfs` is
+    where the noise gate opens, null without one; with one, `is_speaking` says that it is open. `is_talking` says that
+    the push-to-talk key is down.
     """
 
     time_s: float = 0.0
@@ -254,6 +268,8 @@ class Stats(Event, tag="stats"):
     level_dbfs: float = -120.0
     peak_dbfs: float = -120.0
     is_speaking: bool = False
+    is_talking: bool = False
+    gate_dbfs: float | None = None
     audio_queue_ms: float = 0.0
     frame_queue_ms: float = 0.0
     voice_queue_ms: float = 0.0

@@ -34,9 +34,11 @@ from engine.protocol.messages import (
 from engine.settings import (
     CameraSettings,
     CanvasSettings,
+    GateSettings,
     MicrophoneSource,
     SessionSettings,
     SilentSource,
+    SoundSettings,
     Source,
     VoiceOutSettings,
 )
@@ -68,8 +70,8 @@ Emit = Callable[[Event], None]
 
 class Broadcast:
     """A session from `start` to `stop`. All public methods are called from one thread (the one that executes
-    commands), except `set_muted`, `cancel` and `has_ended`, which any thread may call; they raise `StandinError`s,
-    and what was running before goes on. Events are emitted from several threads, one at a time.
+    commands), except `set_muted`, `set_talking`, `cancel` and `has_ended`, which any thread may call; they raise
+    `StandinError`s, and what was running before goes on. Events are emitted from several threads, one at a time.
     """
 
     def __init__(self, settings: SessionSettings, emit: Emit, *, clock: Clock | None = None) -> None:
@@ -129,6 +131,7 @@ class Broadcast:
                 coming=self._director.coming,
             )
             self._graph.listener.is_muted = settings.is_muted
+            self._graph.listener.talk_key.is_needed = settings.sound.is_push_to_talk
             if settings.has_preview:
                 self._open_preview()
             if recorder is not None:
@@ -138,7 +141,7 @@ class Broadcast:
             if voice is not None:
                 self._play_on(voice)
             source.start(self._clock)
-            self._graph.go_live(source)
+            self._graph.go_live(source, self._gate_for(settings.source))
         except BaseException as error:
             self._give_back()
             reason = reason_of(error) if isinstance(error, StandinError) else Reason(code="error", message=str(error))
@@ -212,7 +215,7 @@ class Broadcast:
         fresh.start(self._clock)
         with self._audio_lock:
             old = graph.listener.source
-            graph.listener.take_from(fresh)
+            graph.listener.take_from(fresh, self._gate_for(source))
         if old is not None:
             old.stop()
         self._settings = msgspec.structs.replace(self._settings, source=source)
@@ -226,6 +229,29 @@ class Broadcast:
                 graph.silence_unpresented()
                 if self._voice is not None:
                     self._voice.line.clear()
+
+    def set_talking(self, is_talking: bool) -> None:
+        """The push-to-talk key went down or up."""
+        graph = self._running()
+        with self._audio_lock:
+            key = graph.listener.talk_key
+            (key.press if is_talking else key.release)(self._clock.now())
+
+    def set_sound(self, sound: SoundSettings) -> None:
+        """Another gate, push-to-talk on or off. Raises `UsageError` for noise suppression, which has a delay of its
+        own that the session was not made for."""
+        graph = self._running()
+        if sound.has_noise_suppression != self._settings.sound.has_noise_suppression:
+            raise UsageError("Noise suppression cannot change while live.", hint="Stop, change it, and start again.")
+        self._settings = msgspec.structs.replace(self._settings, sound=sound)
+        with self._audio_lock:
+            graph.listener.set_gate(self._gate_for(self._settings.source))
+            graph.listener.talk_key.is_needed = sound.is_push_to_talk
+            graph.listener.talk_key.forget()
+
+    def _gate_for(self, source: Source) -> GateSettings | None:
+        """Rooms are noisy; a file is as somebody wanted it."""
+        return self._settings.sound.gate if isinstance(source, MicrophoneSource) else None
 
     def set_camera(self, camera: CameraSettings | None) -> None:
         """Open the virtual camera, another one, or close it; the picture goes on, and so does the camera in use where

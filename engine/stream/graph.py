@@ -17,7 +17,7 @@ from engine.clock import Clock
 from engine.errors import StandinError
 from engine.media import SAMPLE_RATE_HZ, ChunkSpec, Notice, first_sample_of
 from engine.protocol.messages import Stats
-from engine.settings import SessionSettings
+from engine.settings import GateSettings, SessionSettings
 from engine.sinks.base import PresentedFrame
 from engine.stream.frame_queue import FrameQueue
 from engine.stream.listener import CAPTURE_S, Listener
@@ -90,12 +90,12 @@ class Graph:
         most_frames = max(spec.frames for spec, _ in wants)
         return max(_FEWEST_SLOTS, 2 * most_frames, math.ceil(self.delay_s * self._fps) + 1)
 
-    def go_live(self, source: AudioSource) -> None:
-        """Sample 0 is now; `source` has just been started."""
+    def go_live(self, source: AudioSource, gate: GateSettings | None = None) -> None:
+        """Sample 0 is now; `source` has just been started, and is heard through `gate`."""
         self._live_s = self._clock.now()
         self._counted = (self._live_s, 0)
         self.sample_clock.begin(self._live_s)
-        self.listener.take_from(source)
+        self.listener.take_from(source, gate)
 
     def steer(self, voice: DelayLine) -> None:
         """Keep the voice with the picture; called by the audio thread after each step."""
@@ -117,7 +117,8 @@ class Graph:
         if now_s - since_s >= 1.0:
             self._shown_fps = (pacer.presented - presented) / (now_s - since_s)
             self._counted = (now_s, pacer.presented)
-        source = self.listener.source
+        source, gate = self.listener.source, self.listener.gate
+        is_loud = meter.rms_dbfs > _SPEECH_DBFS
         ahead = self.timeline.end - first_sample_of(runner.next_frame, self._fps)
         offset = self._voice_offset_s if voice is not None else None
         return Stats(
@@ -139,7 +140,9 @@ class Graph:
             av_offset_ms=None if offset is None else round(1000 * offset, 1),
             level_dbfs=round(meter.rms_dbfs, 1),
             peak_dbfs=round(meter.peak_dbfs, 1),
-            is_speaking=meter.rms_dbfs > _SPEECH_DBFS,
+            is_speaking=is_loud if gate is None else gate.is_open,
+            gate_dbfs=None if gate is None else round(gate.threshold_dbfs, 1),
+            is_talking=self.listener.talk_key.is_held,
             audio_queue_ms=round(max(0, ahead) * 1000 / SAMPLE_RATE_HZ, 1),
             frame_queue_ms=round(len(self.queue) * 1000 / self._fps, 1),
             voice_queue_ms=round(1000 * voice.queue_s, 1) if voice is not None else 0.0,

@@ -7,10 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import soxr  # pyright: ignore[reportMissingTypeStubs]
 
+from engine.audio.gate import HeldBackGate, NoiseGate
 from engine.audio.level import LevelMeter
 from engine.audio.sources import AudioSource
+from engine.audio.talk import TalkKey
 from engine.clock import Clock
 from engine.media import SAMPLE_RATE_HZ, AudioBlock
+from engine.settings import GateSettings
 from engine.sinks.base import AudioSink
 from engine.stream.sample_clock import RESYNC_S, SampleClock
 from engine.stream.timeline import Timeline
@@ -39,8 +42,11 @@ class Listener:
         self._source: AudioSource | None = None
         self._start_s: float | None = None
         self._resampler: _ToMono16k | None = None
+        self._gate: NoiseGate | None = None
+        self._heard_gate: HeldBackGate | None = None
         self.meter = LevelMeter()
         self.is_muted = False
+        self.talk_key = TalkKey()
         self.recorder: AudioSink | None = None
         self.voice: VoiceWriter | None = None
         self.missing_samples = 0
@@ -52,11 +58,26 @@ class Listener:
         """Where sound comes from now."""
         return self._source
 
-    def take_from(self, source: AudioSource) -> None:
-        """From now on listen to `source`, which has been started."""
+    @property
+    def gate(self) -> NoiseGate | None:
+        """The gate in front of the generator, if there is one."""
+        return self._gate
+
+    def take_from(self, source: AudioSource, gate: GateSettings | None = None) -> None:
+        """From now on listen to `source`, which has been started, through a gate if there are settings of one."""
         self._source = source
         self._start_s = None
         self._resampler = _ToMono16k(source.rate_hz)
+        self.set_gate(gate)
+
+    def set_gate(self, gate: GateSettings | None) -> None:
+        """Put another gate in front of the generator, or (None, or "off") none."""
+        self._gate = self._heard_gate = None
+        if gate is None or gate.mode == "off":
+            return
+        self._gate = NoiseGate(gate, SAMPLE_RATE_HZ)
+        if gate.is_heard and self._source is not None:
+            self._heard_gate = HeldBackGate(gate, self._source.rate_hz, self._source.channels)
 
     def step(self) -> None:
         """Pass on what has been captured; keep the timeline going if nothing has."""
@@ -76,20 +97,34 @@ class Listener:
     def silence_from(self, sample: int) -> None:
         """What was said from `sample` on must not be shown any more (mute)."""
         self._timeline.silence_from(sample)
+        self._forget_gated()
 
     def _pass_on(self, block: AudioBlock) -> None:
         assert self._resampler is not None
         samples = np.zeros_like(block.samples) if self.is_muted else _finite(block.samples)
+        samples = self.talk_key.applied(samples, block.captured_at_s, block.rate_hz)
         self.meter.push(samples, block.rate_hz)
         start_s, samples = self._placed(block, samples)
         if len(samples) == 0:
             return
-        if self.voice is not None:
-            self.voice(samples, block.rate_hz, start_s)
-        if self.recorder is not None:
-            self.recorder.write_audio(samples, round(start_s * block.rate_hz), block.rate_hz)
-        self._timeline.append(self._resampler.push(samples))
+        self._let_hear(samples, block.rate_hz, start_s)
+        mono, redo = self._resampler.push(samples), 0
+        if self._gate is not None:
+            redo, mono = self._gate.push(mono)
+        self._timeline.append(mono, redo)
         self.heard_until = self._timeline.end
+
+    def _let_hear(self, samples: np.ndarray, rate_hz: int, start_s: float) -> None:
+        """To the delayed voice and the recording, through the gate if others are to hear it."""
+        if self._heard_gate is not None:
+            held, samples = self._heard_gate.push(samples)
+            start_s -= held / rate_hz
+            if len(samples) == 0:
+                return
+        if self.voice is not None:
+            self.voice(samples, rate_hz, start_s)
+        if self.recorder is not None:
+            self.recorder.write_audio(samples, round(start_s * rate_hz), rate_hz)
 
     def _placed(self, block: AudioBlock, samples: np.ndarray) -> tuple[float, np.ndarray]:
         """The block's time on the session's scale, and its samples, cut where the timeline has gone on without it."""
@@ -104,6 +139,7 @@ class Listener:
     def _placed_anew(self, block: AudioBlock, samples: np.ndarray) -> tuple[float, np.ndarray]:
         """Put the block where it was captured: silence before it, or without what came too late."""
         self._resampler = _ToMono16k(block.rate_hz)
+        self._forget_gated()
         self._sample_clock.forget_deviation()
         target = self._sample_clock.sample_at(block.captured_at_s)
         if target > self._timeline.end:
@@ -112,6 +148,11 @@ class Listener:
         start_s = self._timeline.end / SAMPLE_RATE_HZ
         self._start_s = start_s - (block.first_sample + late) / block.rate_hz
         return start_s, samples[late:]
+
+    def _forget_gated(self) -> None:
+        for gate in (self._gate, self._heard_gate):
+            if gate is not None:
+                gate.forget()
 
 
 def _finite(samples: np.ndarray) -> np.ndarray:

@@ -23,11 +23,11 @@ class Timeline:
         """Index after the newest sample."""
         return self._end
 
-    def append(self, samples: np.ndarray) -> None:
-        """Add float32 (n,); of more than is kept, only the end."""
+    def append(self, samples: np.ndarray, redo: int = 0) -> None:
+        """Add float32 (n,), the first `redo` of which replace the last ones; of more than is kept, only the end."""
         size = len(self._samples)
         with self._changed:
-            self._end += len(samples)
+            self._end += len(samples) - min(redo, self._end)
             kept = samples[-size:]
             start = (self._end - len(kept)) % size
             head = min(len(kept), size - start)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
 from engine.clock import ManualClock
 from engine.media import SAMPLE_RATE_HZ, ChunkSpec
+from engine.settings import GateSettings
 from engine.stream.listener import CAPTURE_S, Listener
 from engine.stream.sample_clock import SampleClock
 from engine.stream.timeline import Timeline
@@ -237,3 +239,78 @@ def test_no_source_is_silence(plain_source):
         clock.advance(0.01)
         listener.step()
     assert timeline.end > 0.9 * 16_000 and listener.source is None and listener.missing_samples == 0
+
+
+GATE = GateSettings(mode="level", level_dbfs=-40.0)
+
+
+def _murmur(t):
+    """Quiet, then loud from 1 s to 2 s, then quiet."""
+    return np.where((t >= 1.0) & (t < 2.0), 0.5, 0.001)
+
+
+@pytest.mark.parametrize("rate_hz", [16_000, 48_000])
+def test_gate_is_silence_for_the_generator_and_nothing_for_others(rig_of, rate_hz):
+    rig, voice = rig_of(rate_hz), []
+    rig.listener.voice = lambda samples, rate, start_s: voice.append(samples[:, 0])
+    rig.listener.set_gate(GATE)
+    rig.hear(3.0, _murmur)
+    samples = rig.samples(0.0, 2.92)
+    assert not samples[: int(0.96 * 16_000)].any() and not samples[int(2.55 * 16_000) :].any()
+    assert np.allclose(samples[int(1.01 * 16_000) : int(1.97 * 16_000)], 0.5, atol=0.02)
+    assert rig.timeline.end == pytest.approx(3.0 * 16_000, abs=400), "no sample more or less"
+    heard = np.concatenate(voice)
+    assert (
+        len(heard) == 3 * rate_hz
+        and heard.min() > 0
+        and np.count_nonzero(heard == 0.5) in range(rate_hz - 2, rate_hz + 3)
+    )
+
+
+def test_gate_that_others_hear_gives_each_block_its_time(rig_of):
+    rig, voice = rig_of(48_000), []
+    rig.listener.recorder = recorder = Recorder()
+    rig.listener.voice = lambda samples, rate, start_s: voice.append((start_s, samples))
+    rig.listener.set_gate(msgspec.structs.replace(GATE, is_heard=True))
+    rig.hear(3.0, _murmur)
+    heard = np.zeros(3 * 48_000)
+    for start_s, samples in voice:
+        first = round(start_s * 48_000)
+        heard[first : first + len(samples)] = samples[:, 0]
+    assert (heard[48_002:95_998] == 0.5).all() and not heard[: 48_000 - 1500].any()
+    assert 0 < heard[48_000 - 480] < 0.001, "faded in before"
+    assert [first for _, first, _ in recorder.blocks] == [round(s * 48_000) for s, _ in voice]
+
+
+def test_gate_replaces_nothing_across_a_hole(rig_of):
+    """What was captured after a hole stands behind it; the fade must not reach over."""
+    rig = rig_of()
+    rig.listener.set_gate(GATE)
+    rig.hear(0.5, lambda t: np.full_like(t, 0.001))
+    rig.hear(0.5, is_lost=True)
+    rig.hear(0.5)
+    samples = rig.samples(0.0, 1.4)
+    assert not samples[: int(0.94 * 16_000)].any() and (samples[int(1.01 * 16_000) :] == 0.5).all()
+
+
+def test_mute_is_not_undone_by_the_gates_look_ahead(rig_of):
+    rig = rig_of()
+    rig.listener.set_gate(GATE)
+    rig.hear(0.5, lambda t: np.full_like(t, 0.001))
+    rig.listener.silence_from(0)
+    rig.hear(0.5)
+    assert not rig.samples(0.0, 0.48).any() and rig.samples(0.52, 0.96).all()
+
+
+def test_push_to_talk_is_silence_for_everybody_but_while_it_is_held(rig_of):
+    rig, voice = rig_of(), []
+    rig.listener.voice = lambda samples, rate, start_s: voice.append(samples[:, 0])
+    rig.listener.talk_key.is_needed = True
+    rig.hear(0.2)
+    rig.listener.talk_key.press(rig.clock.now())
+    rig.hear(0.2)
+    rig.listener.talk_key.release(rig.clock.now())
+    rig.hear(0.4)
+    samples = rig.samples(0.0, 0.8)
+    assert not samples[:3199].any() and (samples[3300:6400] == 0.5).all() and not samples[6402 + 2400 :].any()
+    assert np.array_equal(np.concatenate(voice), samples)

@@ -108,3 +108,12 @@ def test_wake_ends_a_wait_without_sound():
 
 def test_wait_is_over_after_its_time():
     assert Timeline().wait(0, SPEC, 0.001) is False
+
+
+def test_last_samples_can_be_replaced_with_what_follows():
+    timeline = Timeline(kept_s=1.0)
+    timeline.append(np.ones(17_000, np.float32))
+    timeline.append(np.array([2, 3, 4], np.float32), redo=2)
+    assert timeline.end == 17_001
+    chunk = timeline.chunk(25, ChunkSpec(fps=25, frames=1, lookahead_samples=1001 - 640), is_discontinuous=False)
+    assert chunk.samples[-4:].tolist() == [1, 2, 3, 4]
