@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from engine.errors import UsageError
-from engine.parallel.topology import RankPlan, bytes_sent_per_step, plan_ranks
+from engine.parallel.topology import RankPlan, bytes_sent_per_step, divides_evenly, plan_ranks, preferred_worlds
 
 WORLDS = range(1, 17)
 SIZES = [
@@ -155,3 +155,14 @@ def test_what_cannot_work_is_explained(asked, code, numbers, hint):
 )
 def test_description(world, tokens, text):
     assert plan_ranks(world=world, heads=40, tokens=tokens, latent_rows=90).describe() == text
+
+
+def test_preferred_numbers_of_ranks():
+    """Evenly first, the largest first; every number that can work is there once and can be planned."""
+    assert preferred_worlds(8, heads=40, tokens=12096, latent_rows=96) == [8, 4, 2, 1, 7, 6, 5, 3]
+    assert preferred_worlds(4, heads=40, tokens=10530, latent_rows=90) == [2, 1, 4, 3]
+    assert preferred_worlds(16, heads=40, tokens=12096, latent_rows=3) == [2, 1, 3]
+    assert preferred_worlds(0, heads=40, tokens=12096, latent_rows=96) == []
+    for world in preferred_worlds(16, heads=6, tokens=12, latent_rows=23):
+        plan = plan_ranks(world=world, heads=6, tokens=12, latent_rows=23)
+        assert divides_evenly(world, heads=6, tokens=12) == (plan.ring == 1 and plan.padding == 0)
