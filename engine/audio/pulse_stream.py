@@ -1,7 +1,7 @@
 """Sound to and from one named sink or source of a PulseAudio server (PipeWire speaks the same protocol).
 
-PortAudio knows no such names on Linux: its ALSA devices lead to the default sink only. libpulse-simple is there wherever
-a program can play through the server at all, and knows how late each sample is.
+PortAudio knows no such names on Linux: its ALSA devices lead to the default sink only. libpulse-simple is there
+wherever a program can play through the server at all, and knows how late each sample is.
 """
 
 from __future__ import annotations

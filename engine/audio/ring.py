@@ -63,6 +63,15 @@ class SampleRing:
         self._read += count
         return count
 
+    def is_quieter(self, count: int, level: float) -> bool:
+        """Whether the next `count` samples are there and all below `level` (called by the reader)."""
+        if len(self) < count:
+            return False
+        start = self._read % self._capacity
+        head = min(count, self._capacity - start)
+        parts = (self._samples[start : start + head], self._samples[: count - head])
+        return all(part.size == 0 or float(np.abs(part).max()) < level for part in parts)
+
     def skip(self, count: int) -> int:
         """Forget up to `count` waiting samples (called by the reader); returns how many."""
         skipped = min(count, len(self))

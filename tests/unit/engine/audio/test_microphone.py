@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 import tracemalloc
 from types import SimpleNamespace
 
@@ -110,6 +111,13 @@ def test_callback_allocates_nothing_lasting(microphone):
     assert current < 2000 and peak < 2000, "less than one block of samples (3840 bytes)"
 
 
+def _begin(voice, callback, out, times):
+    """Nothing is played before it is known when it would sound."""
+    callback(out, 480, times, None)
+    assert not out.any()
+    voice.line.steer(0.02, time.monotonic())
+
+
 def test_voice_outs_callback_allocates_nothing_lasting(sound):
     sound.plug("Speakers", outputs=2)
     refresh()
@@ -119,6 +127,7 @@ def test_voice_outs_callback_allocates_nothing_lasting(sound):
     times = SimpleNamespace(currentTime=1.0, outputBufferDacTime=1.02)
     voice.line.write(np.full((5 * 48_000, 1), 0.25, np.float32), 48_000, 0.0)
     out = np.zeros((480, 2), np.float32)
+    _begin(voice, callback, out, times)
     for _ in range(50):
         callback(out, 480, times, None)
     gc.collect()
@@ -218,7 +227,8 @@ def test_voice_out_fills_every_channel_and_notices_that_it_is_unplugged(sound):
     out = np.ones((480, 2), np.float32)
     times = SimpleNamespace(currentTime=1.0, outputBufferDacTime=1.02)
     callback = sound.streams[0].options["callback"]
-    for _ in range(2):
+    _begin(voice, callback, out, times)
+    for _ in range(3):
         callback(out, 480, times, None)
     assert np.array_equal(out[:, 0], out[:, 1]) and out.max() == pytest.approx(0.25, abs=0.01)
     sound.streams[0].unplug()

@@ -1,0 +1,106 @@
+"""The delay line against a simulated output device: on time, without clicks, whatever the two clocks do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engine.audio.delay_line import MAX_CORRECTION, DelayLine
+
+DELAY_S = 0.150
+BLOCK_S = 0.010
+
+
+class Rig:
+    """Source and output device with clocks of their own; session time 0 is real time 0."""
+
+    def __init__(self, *, source_hz=48_000, output_hz=48_000, output_ppm=0.0, latency_s=0.020):
+        self.line = DelayLine(output_hz)
+        self.source_hz, self.output_hz = source_hz, output_hz
+        self._true_hz = output_hz * (1 + output_ppm * 1e-6)
+        self._latency_s = latency_s
+        self._written = self._played = 0
+        self.sound, self.times, self.offsets = [], [], []
+        self.signal = lambda t: 0.5 * np.sin(2 * np.pi * 300 * t)
+
+    def run(self, seconds, *, steer=True):
+        steps = round(seconds / BLOCK_S)
+        for _ in range(steps):
+            now_s = self._written / self.source_hz
+            count = int(BLOCK_S * self.source_hz)
+            t = (self._written + np.arange(count)) / self.source_hz
+            self.line.write(self.signal(t)[:, None].astype(np.float32), self.source_hz, self._written / self.source_hz)
+            self._written += count
+            now_s += BLOCK_S
+            while self._played / self._true_hz < now_s:
+                out = np.zeros((int(BLOCK_S * self.output_hz), 1), np.float32)
+                sounds_at_s = self._played / self._true_hz + self._latency_s
+                self.line.fill(out, sounds_at_s)
+                self.sound.append(out[:, 0].copy())
+                self.times.append(sounds_at_s)
+                self._played += len(out)
+            if steer:
+                offset = self.line.steer(DELAY_S, 0.0)
+                if offset is not None:
+                    self.offsets.append(offset)
+
+    def delay_at_end(self) -> float:
+        """Delay of the last half second, from the phase of the 300 Hz tone (period 3.3 ms) and the coarse offset."""
+        samples = np.concatenate(self.sound)[-self.output_hz // 2 :]
+        start_s = self.times[-1] + BLOCK_S - len(samples) / self._true_hz
+        t = start_s + np.arange(len(samples)) / self._true_hz
+        phase = np.angle(np.sum(samples * np.exp(-2j * np.pi * 300 * t)))
+        return float(((-phase - np.pi / 2) / (2 * np.pi) % 1.0) / 300)
+
+
+@pytest.mark.parametrize(("source_hz", "output_hz"), [(48_000, 48_000), (44_100, 48_000), (16_000, 44_100)])
+def test_voice_comes_out_after_the_delay(source_hz, output_hz):
+    rig = Rig(source_hz=source_hz, output_hz=output_hz)
+    rig.run(20.0)
+    assert abs(rig.offsets[-1]) < 0.002
+    # Independent of the line's own bookkeeping: the tone's phase says the same, within its period.
+    expected = DELAY_S % (1 / 300)
+    error = (rig.delay_at_end() - expected + 1 / 600) % (1 / 300) - 1 / 600
+    assert abs(error) < 0.0012
+
+
+@pytest.mark.parametrize("ppm", [-100.0, 100.0])
+def test_drifting_clocks_stay_together_without_clicks(ppm):
+    rig = Rig(output_ppm=ppm)
+    rig.run(120.0)
+    settled = np.array(rig.offsets[2000:])
+    assert np.abs(settled).max() < 0.010
+    assert rig.line.realigned <= 1
+    samples = np.concatenate(rig.sound)[20 * 48_000 :]
+    # A click would stand out of a pure tone's second difference.
+    largest = 0.5 * (2 * np.pi * 300 / 48_000) ** 2
+    assert np.abs(np.diff(samples, 2)).max() < 1.5 * largest
+    assert rig.line.underruns <= 30, "only before the voice began"
+
+
+def test_correction_is_bounded():
+    rig = Rig(output_ppm=20_000)  # two percent: more than may be corrected
+    rig.run(20.0)
+    assert abs(rig.line._speed._to) <= MAX_CORRECTION + 1e-9
+    assert rig.line.realigned >= 1, "what cannot be corrected is jumped"
+
+
+def test_mute_empties_the_pipe():
+    rig = Rig()
+    rig.run(2.0)
+    waiting = rig.line.queue_s
+    assert waiting > 0.05
+    rig.line.clear()
+    out = np.ones((480, 1), np.float32)
+    rig.line.fill(out, 2.1)
+    assert rig.line.queue_s == 0.0
+    assert np.abs(np.diff(out[:, 0])).max() < 0.02, "what was being heard dies away, without a click"
+    rig.line.fill(out, 2.11)
+    assert not out.any()
+
+
+def test_nothing_to_play_is_silence():
+    line = DelayLine(48_000)
+    out = np.ones((480, 1), np.float32)
+    line.fill(out, 0.0)
+    assert not out.any() and line.steer(DELAY_S, 0.0) is None
