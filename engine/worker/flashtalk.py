@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from typing import Any
 
 from engine.errors import UsageError
-from engine.generators.base import GeneratorSpec
+from engine.generators.base import GeneratorSpec, Progress
 from engine.generators.flashtalk.options import checked_shape, find_checkpoint
-from engine.media import ChunkSpec
+from engine.media import ChunkSpec, Notice, Portrait
+from engine.model_store.checkpoint import CheckpointReport
+from engine.model_store.gpu_memory import rank_memory
 from engine.worker.generator import RankedGenerator
+from engine.worker.gpus import GpuChoice, choose_gpus_for, list_gpus
 from engine.worker.group import GroupSettings
+
+logger = logging.getLogger(__name__)
 
 _GENERATOR = "engine.generators.flashtalk.generator:FlashTalkGenerator"
 
@@ -17,9 +24,9 @@ _GENERATOR = "engine.generators.flashtalk.generator:FlashTalkGenerator"
 class RankedFlashTalk(RankedGenerator):
     """Takes the options of `FlashTalkGenerator` and hands them to every rank, and in addition:
 
-    `ranks`, how many processes on this machine; `gpus`, which of its GPUs they use, such as "0,1" (as many ranks then,
-    unless told); `ranks_at`, a socket where the ranks of torchrun are awaited instead; `timeout_s`, after which a rank
-    that does not answer is given up. Raises `UsageError`.
+    `ranks`, how many processes on this machine; `gpus`, which of its GPUs they use, as `engine.worker.gpus` takes it
+    ("auto", "all", "2", "0,2"; one rank each); `ranks_at`, a socket where the ranks of torchrun are awaited instead;
+    `timeout_s`, after which a rank that does not answer is given up. Raises `UsageError`.
     """
 
     def __init__(
@@ -41,7 +48,9 @@ class RankedFlashTalk(RankedGenerator):
         timeout_s: float = 20.0,
     ) -> None:
         shape = checked_shape(fps=fps, size=size, steps=steps, color_match=color_match, device=device)
-        chosen = _chosen(str(gpus), ranks, str(device))
+        self._shape, self._ranks = shape, ranks
+        self._gpus_wanted = _gpus_wanted(str(gpus).strip(), ranks, str(device))
+        self._choice: GpuChoice | None = None
         # What was typed as KEY=VALUE may have become a number, such as a folder's name.
         options: dict[str, Any] = {
             "checkpoint": str(checkpoint),
@@ -66,25 +75,59 @@ class RankedFlashTalk(RankedGenerator):
                     chunk=ChunkSpec(fps=shape.fps, frames=shape.new_frames),
                     follows_canvas=False,
                 ),
-                ranks=ranks or max(1, len(chosen)),
-                gpus=",".join(chosen),
+                ranks=1 if ranks is None else ranks,
+                gpus=str(gpus).strip(),
                 ranks_at=ranks_at,
                 timeout_s=timeout_s,
             )
         )
 
     def check(self) -> None:
-        """Files and libraries. Raises `ModelFilesError` or `GeneratorError`."""
+        """Files, libraries and GPUs. Raises `ModelFilesError`, `GeneratorError`, `DeviceError` or `UsageError`."""
         super().check()
-        find_checkpoint(*self._folders)
+        report = find_checkpoint(*self._folders)
+        if not self._is_running():
+            self._chosen(report)
+
+    def prepare(self, portrait: Portrait, size: tuple[int, int], progress: Progress) -> list[Notice]:
+        """See `RankedGenerator.prepare`; also says what should be known about the GPUs."""
+        notices = super().prepare(portrait, size, progress)
+        warnings = self._choice.warnings if self._choice is not None else ()
+        return [*notices, *(Notice(code="gpus.warning", message=warning) for warning in warnings)]
+
+    def _decided(self) -> GroupSettings:
+        """With the GPUs that are best now."""
+        settings = super()._decided()
+        if settings.ranks_at or not self._gpus_wanted:
+            return dataclasses.replace(settings, gpus="")
+        self._choice = self._chosen(find_checkpoint(*self._folders))
+        if self._choice is None:
+            return settings
+        logger.info("%s", self._choice.sentence)
+        return dataclasses.replace(settings, ranks=self._choice.plan.world, gpus=self._choice.cuda_visible_devices)
+
+    def _chosen(self, report: CheckpointReport) -> GpuChoice | None:
+        """The GPUs for what is wanted; None where nothing is, or where there is no GPU and none was named."""
+        if self._settings.ranks_at or not self._gpus_wanted:
+            return None
+        gpus = list_gpus()
+        if not gpus and not self._settings.gpus:
+            return None
+        shape = self._shape
+        choice = choose_gpus_for(self._gpus_wanted, gpus, rank_memory(report), height=shape.height, width=shape.width)
+        if self._ranks not in (None, choice.plan.world):
+            raise UsageError(
+                f"{self._ranks} ranks cannot use {choice.plan.world} GPUs.", hint="Name as many GPUs as ranks."
+            )
+        return choice
 
 
-def _chosen(gpus: str, ranks: int | None, device: str) -> list[str]:
-    chosen = [gpu.strip() for gpu in gpus.split(",") if gpu.strip()]
-    if len(set(chosen)) != len(chosen):
-        raise UsageError(f'The GPUs "{gpus}" name one of them twice.', hint="Each rank needs one of its own.")
-    if chosen and ranks is not None and ranks != len(chosen):
-        raise UsageError(f"{ranks} ranks cannot use {len(chosen)} GPUs.", hint="Name as many GPUs as ranks.")
-    if device.startswith("cuda:") and (ranks or len(chosen)) > 1:
+def _gpus_wanted(gpus: str, ranks: int | None, device: str) -> str:
+    """In the words of `engine.worker.gpus`, empty where the ranks look for themselves."""
+    if gpus and device == "cpu":
+        raise UsageError("The CPU and GPUs cannot be chosen together.", hint="Leave out --gpus or --device.")
+    if device.startswith("cuda:") and (gpus or (ranks or 1) > 1):
         raise UsageError(f"Several ranks cannot all use {device}.", hint="Say which GPUs with --gpus 0,1.")
-    return chosen
+    if gpus in ("", "auto") and ranks is not None and ranks > 1 and device != "cpu":
+        return str(ranks)
+    return gpus
