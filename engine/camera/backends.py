@@ -6,12 +6,14 @@ import contextlib
 import errno
 import os
 import time
+from pathlib import Path
 from typing import Protocol
 
 import cv2
 import numpy as np
 
 from engine.camera import v4l2
+from engine.camera.linux_devices import LinuxSystem, busy_reason, programs_using
 from engine.errors import CameraError
 
 _REOPEN_AFTER = 5
@@ -70,18 +72,17 @@ class V4l2Camera:
         width, height = self._size
         try:
             self._descriptor = os.open(self.device, os.O_RDWR)
-            self.label = v4l2.query_capability(self._descriptor).card
+            capability = v4l2.query_capability(self._descriptor)
+            self.label = capability.card
+            if not capability.takes_output:
+                raise OSError(errno.EBUSY, "capture only: somebody feeds it")
             taken = v4l2.set_format(self._descriptor, width, height, v4l2.YUV420, self._yuv.nbytes)
         except OSError as error:
             self._drop()
             raise open_error(self.device, error) from error
         if taken != (width, height, v4l2.YUV420):
             self._drop()
-            raise CameraError(
-                f"{self.device} keeps another picture format ({taken[0]} x {taken[1]}).",
-                code="camera.format",
-                hint="A program that watches it or the driver's keep_format holds that format: close it and try again.",
-            )
+            raise format_error(self.device, taken[0], taken[1])
         with contextlib.suppress(OSError):
             # The rate is advice to readers; old drivers refuse it, and the picture is the same.
             v4l2.set_rate(self._descriptor, self._fps)
@@ -145,6 +146,18 @@ def open_backend(backend: str, device: str, width: int, height: int, fps: int) -
     return getattr(import_module(kind), name)(device, width, height, fps)
 
 
+def format_error(device: str, width: int, height: int) -> CameraError:
+    """The sentence for a device that stays at `width` x `height` whatever is asked of it."""
+    watchers = programs_using(LinuxSystem(), Path(device))
+    if watchers:
+        message = f"{device} stays at {width} x {height} while {' and '.join(watchers)} has it open."
+        hint = "Close that program or pick another camera in it, start again, then select this camera there once more."
+    else:
+        message = f"{device} keeps another picture format ({width} x {height})."
+        hint = f"A program of another user has it open, or the driver keeps it: v4l2-ctl -d {device} -c keep_format=0"
+    return CameraError(message, code="camera.format", hint=hint)
+
+
 def open_error(device: str, error: OSError) -> CameraError:
     """The sentence for a device that cannot be opened or set up."""
     if error.errno in (errno.EACCES, errno.EPERM):
@@ -154,11 +167,8 @@ def open_error(device: str, error: OSError) -> CameraError:
             hint="Run: sudo usermod -aG video $USER, then log out and in.",
         )
     if error.errno == errno.EBUSY:
-        return CameraError(
-            f"{device} is already being fed by another program.",
-            code="camera.busy",
-            hint="Close that program, or pick another device.",
-        )
+        reason = busy_reason(LinuxSystem(), Path(device))
+        return CameraError(reason.message, code=reason.code, hint=reason.hint)
     if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
         return CameraError(
             f"The camera {device} is not there.", code="camera.missing", hint="standin devices lists what there is."

@@ -16,6 +16,8 @@ _INSTALL = (
     "then: sudo modprobe v4l2loopback exclusive_caps=1 card_label='Standin Camera'"
 )
 _LOAD = "Load it: sudo modprobe v4l2loopback exclusive_caps=1 card_label='Standin Camera'"
+_FLOW_TIMEOUT_S = 0.5
+"""Whatever feeds a camera sends more than one picture in this time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,14 @@ class LinuxSystem:
             return v4l2.query_capability(descriptor)
         finally:
             os.close(descriptor)
+
+    def keeps_format(self, path: Path) -> bool:
+        """Whether the driver's keep_format holds the device's format, and with it its capture-only face."""
+        return v4l2.keeps_format(str(path))
+
+    def pictures_flow(self, path: Path) -> bool:
+        """Whether new pictures arrive on a device of driver 0.12, where reading takes nothing from other watchers."""
+        return v4l2.pictures_flow(str(path), _FLOW_TIMEOUT_S)
 
 
 def list_linux_cameras(system: LinuxSystem | None = None) -> tuple[list[CameraDevice], Reason | None]:
@@ -64,7 +74,7 @@ def _examined(system: LinuxSystem, node: Path) -> CameraDevice | None:
         return CameraDevice(device=str(path), label=label, backend="v4l2", problem=_open_problem(path, error))
     if not capability.is_loopback:
         return None
-    problem = None if capability.takes_output else _fed_by(system, path)
+    problem = _why_not_fed(system, node, path, capability)
     return CameraDevice(device=str(path), label=capability.card or label, backend="v4l2", problem=problem)
 
 
@@ -93,15 +103,26 @@ def _open_problem(path: Path, error: OSError) -> Reason:
     )
 
 
-def _fed_by(system: LinuxSystem, path: Path) -> Reason:
-    """Capture only: somebody feeds it, or version 0.12 has forgotten to offer output (repaired when it is opened)."""
-    users = programs_using(system, path)
-    if users:
-        return Reason(
-            code="camera.busy",
-            message=f"{path} is being fed already; it is open in {', '.join(users)}.",
-            hint="Stop the program that feeds it, or pick another device.",
-        )
+def _why_not_fed(system: LinuxSystem, node: Path, path: Path, capability: v4l2.Capability) -> Reason | None:
+    """Why nobody else may feed the device now: somebody does, or it does not offer to be fed; None if it is free."""
+    if (node / "state").exists():  # since 0.13; "capture" from a producer's first picture on
+        shows_pictures = not capability.takes_output or _read(node / "state") == "capture"
+        if shows_pictures and not system.keeps_format(path):
+            return busy_reason(system, path)
+        if not capability.takes_output:
+            return Reason(
+                code="camera.format_kept",
+                message=f"{path} does not offer to be fed, because its driver keeps the last format.",
+                hint=f"Run: v4l2-ctl -d {path} -c keep_format=0",
+            )
+        return None
+    # 0.12 tells less: a producer that is gone may have left it capture-only, and without exclusive_caps it takes a
+    # second producer, whose pictures then alternate with the first one's.
+    has_been_fed = not (node / "format").exists() or _read(node / "format") != ""
+    if has_been_fed and capability.shows_capture and system.pictures_flow(path):
+        return busy_reason(system, path)
+    if capability.takes_output:
+        return None
     return Reason(
         code="camera.no_output",
         message=f"{path} does not offer to be fed.",
@@ -109,18 +130,45 @@ def _fed_by(system: LinuxSystem, path: Path) -> Reason:
     )
 
 
+def busy_reason(system: LinuxSystem, path: Path) -> Reason:
+    """That the device is being fed, and by whom, as far as this user may see."""
+    feeders = programs_feeding(system, path)
+    by = f" by {' or '.join(feeders)}" if feeders else " by a program of another user"
+    return Reason(
+        code="camera.busy",
+        message=f"{path} is already being fed{by}.",
+        hint="Close that program, or pick another device.",
+    )
+
+
+def programs_feeding(system: LinuxSystem, path: Path) -> list[str]:
+    """Names and numbers of the programs that may be feeding the device. Watchers have its buffers mapped, and who
+    writes pictures has not; so these are left out, unless nobody else has it open."""
+    users = _users(system, path)
+    writers = [process for process in users if str(path) not in _read(process / "maps")]
+    return [_program_name(process) for process in writers or users]
+
+
 def programs_using(system: LinuxSystem, path: Path) -> list[str]:
     """Names and numbers of the other processes that have the device open, as far as this user may see."""
-    found = set()
+    return [_program_name(process) for process in _users(system, path)]
+
+
+def _users(system: LinuxSystem, path: Path) -> list[Path]:
+    found = []
     for process in system.proc.glob("[0-9]*"):
         try:
-            if int(process.name) == os.getpid():
-                continue
-            if any(os.readlink(link) == str(path) for link in (process / "fd").iterdir()):
-                found.add(f"{_read(process / 'comm') or 'process'} ({process.name})")
+            is_other = int(process.name) != os.getpid()
+            if is_other and any(os.readlink(link) == str(path) for link in (process / "fd").iterdir()):
+                found.append(process)
         except OSError:
             continue  # gone, or another user's
-    return sorted(found)
+    return sorted(found, key=lambda process: int(process.name))
+
+
+def _program_name(process: Path) -> str:
+    is_ours = "engine.camera.process" in _read(process / "cmdline")
+    return f"{'Standin' if is_ours else _read(process / 'comm') or 'process'} ({process.name})"
 
 
 def _has_exclusive_caps(system: LinuxSystem, name: str) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from dataclasses import dataclass
 
 VIDIOC_QUERYCAP = 0x80685600
@@ -15,6 +16,7 @@ VIDIOC_S_FMT = 0xC0D05605
 VIDIOC_STREAMON = 0x40045612
 VIDIOC_G_PARM = 0xC0CC5615
 VIDIOC_S_PARM = 0xC0CC5616
+VIDIOC_G_CTRL = 0xC008561B
 
 BUF_TYPE_OUTPUT = 2
 CAP_VIDEO_CAPTURE = 0x1
@@ -26,6 +28,9 @@ QUANTIZATION_LIMITED = 2
 
 YUV420 = int.from_bytes(b"YU12", "little")
 YUYV = int.from_bytes(b"YUYV", "little")
+
+_KEEP_FORMAT = 0x0098F900
+"""v4l2loopback's own control, the first of its class."""
 
 _FORMAT = struct.Struct("<II12I")
 _FORMAT_SIZE = 208
@@ -48,6 +53,10 @@ class Capability:
     @property
     def takes_output(self) -> bool:
         return bool(self.caps & CAP_VIDEO_OUTPUT)
+
+    @property
+    def shows_capture(self) -> bool:
+        return bool(self.caps & CAP_VIDEO_CAPTURE)
 
 
 def query_capability(descriptor: int) -> Capability:
@@ -104,6 +113,46 @@ def repair_loopback(path: str) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def keeps_format(path: str) -> bool:
+    """Whether v4l2loopback's control keep_format is set; False where it cannot be asked."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        buffer = bytearray(struct.pack("<Ii", _KEEP_FORMAT, 0))
+        _ioctl(descriptor, VIDIOC_G_CTRL, buffer)
+        return struct.unpack("<Ii", buffer)[1] != 0
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def pictures_flow(path: str, timeout_s: float) -> bool:
+    """Whether at least two new pictures arrive within `timeout_s` (the last one is there even without a producer).
+
+    For v4l2loopback 0.12 only: later versions have one reader at a time, whose place this would take.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        arrived, end_s = -1, time.monotonic() + timeout_s
+        while arrived < 2 and time.monotonic() < end_s:
+            try:
+                os.read(descriptor, 64)
+                arrived += 1
+            except BlockingIOError:
+                time.sleep(0.01)
+        return arrived >= 2
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def _ioctl(descriptor: int, request: int, buffer: bytearray) -> None:

@@ -26,16 +26,27 @@ class FakeSystem(LinuxSystem):
             raise OSError(answer, os.strerror(answer))
         return answer
 
+    def keeps_format(self, path: Path) -> bool:
+        return path.name in KEPT
+
+    def pictures_flow(self, path: Path) -> bool:
+        return path.name in FLOWING
+
 
 ANSWERS: dict = {}
+KEPT: set[str] = set()
+FLOWING: set[str] = set()
 
 
 @pytest.fixture
 def machine(tmp_path):
     """`machine({"video0": answer}, ...)` is a system with these devices."""
 
-    def build(devices, *, has_module=True, is_installed=True, exclusive_caps="Y", fed_by=()):
+    def build(devices, *, has_module=True, is_installed=True, exclusive_caps="Y", fed_by=(), open_in=()):
         ANSWERS.clear()
+        KEPT.clear()
+        FLOWING.clear()
+        FLOWING.update(device for _, device in fed_by)
         ANSWERS.update(devices)
         for name in devices:
             real = tmp_path / "sys/devices/virtual/video4linux" / name
@@ -53,7 +64,7 @@ def machine(tmp_path):
         if is_installed:
             (modules / "v4l2loopback.ko.xz").touch()
         (tmp_path / "dev").mkdir()
-        for number, (name, device) in enumerate(fed_by):
+        for number, (name, device) in enumerate([*fed_by, *open_in]):
             process = tmp_path / "proc" / str(900000 + number)
             (process / "fd").mkdir(parents=True)
             (process / "comm").write_text(f"{name}\n")
@@ -85,6 +96,50 @@ def test_busy_device_names_who_feeds_it(machine):
     system = machine({"video0": _loopback(CAPTURE)}, fed_by=[("obs", "video0")])
     cameras, reason = list_linux_cameras(system)
     assert cameras[0].problem.code == reason.code == "camera.busy" and "obs (900000)" in reason.message
+
+
+def _tell(system, name: str, **attributes: str):
+    """What the driver writes into sysfs beside a device's name."""
+    for attribute, text in attributes.items():
+        (system.sys / "class/video4linux" / name / attribute).write_text(text)
+
+
+def test_a_new_driver_tells_that_a_plain_device_is_being_fed(machine):
+    system = machine({"video0": _loopback(OUTPUT | CAPTURE)}, open_in=[("ffmpeg", "video0"), ("python3", "video0")])
+    _tell(system, "video0", state="output\n")
+    assert list_linux_cameras(system)[1] is None
+    _tell(system, "video0", state="capture\n")
+    (system.proc / "900000" / "maps").write_text(f"7f00-7f01 rw-s 00000000 00:05 3 {system.dev}/video0\n")
+    (system.proc / "900001" / "cmdline").write_bytes(b"/usr/bin/python3\0-m\0engine.camera.process\0{}")
+    reason = list_linux_cameras(system)[1]
+    assert reason.code == "camera.busy" and reason.message.endswith("fed by Standin (900001).")
+
+
+def test_a_kept_format_is_not_taken_for_a_producer(machine):
+    system = machine({"video0": _loopback(CAPTURE)})
+    _tell(system, "video0", state="capture\n")
+    assert list_linux_cameras(system)[1].code == "camera.busy"
+    KEPT.add("video0")
+    reason = list_linux_cameras(system)[1]
+    assert reason.code == "camera.format_kept" and "keep_format=0" in reason.hint
+
+
+def test_an_old_driver_is_fed_only_while_pictures_flow(machine):
+    """A watcher that outlives its producer keeps the device capture-only, and nobody feeds it."""
+    system = machine({"video0": _loopback(CAPTURE)}, open_in=[("chromium", "video0")])
+    _tell(system, "video0", format="YU12:640x360@25\n")
+    assert list_linux_cameras(system)[0][0].problem.code == "camera.no_output"
+    FLOWING.add("video0")
+    assert list_linux_cameras(system)[0][0].problem.code == "camera.busy"
+    _tell(system, "video0", format="")
+    assert list_linux_cameras(system)[0][0].problem.code == "camera.no_output"
+
+
+def test_an_old_driver_without_exclusive_caps_is_not_fed_twice(machine):
+    system = machine({"video0": _loopback(OUTPUT | CAPTURE)}, fed_by=[("obs", "video0")])
+    assert "obs (900000)" in list_linux_cameras(system)[1].message
+    FLOWING.clear()
+    assert list_linux_cameras(system)[1] is None
 
 
 def test_capture_only_without_a_feeder_is_the_reopen_bug(machine):
@@ -147,3 +202,4 @@ def test_request_numbers_match_the_kernels_formula():
     assert request(2, 0, 104) == v4l2.VIDIOC_QUERYCAP
     assert request(3, 5, 208) == v4l2.VIDIOC_S_FMT and request(3, 4, 208) == v4l2.VIDIOC_G_FMT
     assert request(3, 22, 204) == v4l2.VIDIOC_S_PARM and request(1, 18, 4) == v4l2.VIDIOC_STREAMON
+    assert request(3, 27, 8) == v4l2.VIDIOC_G_CTRL
