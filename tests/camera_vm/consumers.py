@@ -13,7 +13,8 @@ import numpy as np
 
 HERE = Path(__file__).parent
 SETTLED = 8
-"""Pictures after which a program that has just opened the camera no longer catches up."""
+"""The first pictures that a program gets are left out: it catches up with what waits in the driver's two buffers, which
+meanwhile are written to again, so that they may come twice, torn or in another order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +40,8 @@ class Seen:
 
     @property
     def sent_fps(self) -> float:
-        """How fast the numbers ran, which is the producer's rate as seen from here; after what lay in buffers."""
-        pairs = [(n, t) for n, t in zip(self.numbers, self.times_s, strict=True) if n is not None][SETTLED:]
+        """How fast the numbers ran, which is the producer's rate as seen from here."""
+        pairs = [(n, t) for n, t in zip(self.numbers, self.times_s, strict=True) if n is not None]
         return (pairs[-1][0] - pairs[0][0]) / (pairs[-1][1] - pairs[0][1])
 
     @property
@@ -67,6 +68,7 @@ class FfmpegReader:
 
     def __init__(self, device: str, width: int, height: int) -> None:
         self.size = (width, height)
+        self._left_out = 0
         self._process = subprocess.Popen(
             ["ffmpeg", "-hide_banner", "-nostdin", "-nostats", "-f", "v4l2", "-i", device, "-fps_mode", "passthrough",
              "-f", "rawvideo", "-pix_fmt", "yuv420p", "pipe:1"],
@@ -78,23 +80,28 @@ class FfmpegReader:
         return self._process.pid
 
     def read(self, count: int) -> Seen:
-        """The next `count` pictures, or as many as there are before it ends."""
+        """The next `count` pictures."""
         import cv2
         import pictures
 
         width, height = self.size
-        numbers, times_s, last = [], [], None
-        while len(numbers) < count:
-            data = self._process.stdout.read(width * height * 3 // 2)
-            if len(data) < width * height * 3 // 2:
-                break
-            last = np.frombuffer(data, np.uint8).reshape(height * 3 // 2, width)
+        while self._left_out < SETTLED:
+            self._picture()
+            self._left_out += 1
+        numbers, times_s = [], []
+        for _ in range(count):
+            last = self._picture()
             numbers.append(pictures.read_number(last[:height]))
             times_s.append(time.monotonic())
-        if last is None:
-            raise AssertionError(f"ffmpeg saw nothing: {self.close()}")
         error = pictures.worst_colour_error(cv2.cvtColor(last, cv2.COLOR_YUV2RGB_I420))
         return Seen(numbers=numbers, times_s=times_s, width=width, height=height, colour_error=error)
+
+    def _picture(self) -> np.ndarray:
+        width, height = self.size
+        data = self._process.stdout.read(width * height * 3 // 2)
+        if len(data) < width * height * 3 // 2:
+            raise AssertionError(f"ffmpeg saw too little: {self.close()}")
+        return np.frombuffer(data, np.uint8).reshape(height * 3 // 2, width)
 
     def close(self) -> str:
         """End it; returns what it said."""
@@ -127,9 +134,11 @@ def watch_with_opencv(device: str, count: int) -> Seen:
     try:
         assert capture.isOpened()
         numbers, times_s, picture = [], [], None
-        for _ in range(count):
+        for index in range(SETTLED + count):
             ok, picture = capture.read()
             assert ok and picture is not None
+            if index < SETTLED:
+                continue
             numbers.append(pictures.read_number(picture[:, :, 1]))
             times_s.append(time.monotonic())
         height, width = picture.shape[:2]
@@ -148,14 +157,14 @@ def watch_with_v4l2_ctl(device: str, count: int, folder: Path, width: int = 640,
     file = folder / "v4l2-ctl.yuv"
     started_s = time.monotonic()
     done = subprocess.run(
-        ["v4l2-ctl", "-d", device, "--stream-mmap", f"--stream-count={count}", f"--stream-to={file}"],
+        ["v4l2-ctl", "-d", device, "--stream-mmap", f"--stream-count={SETTLED + count}", f"--stream-to={file}"],
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     ended_s = time.monotonic()
     assert done.returncode == 0, done.stdout + done.stderr
     data = np.fromfile(file, np.uint8)
     file.unlink()
-    frames = data.reshape(-1, height * 3 // 2, width)
+    frames = data.reshape(-1, height * 3 // 2, width)[SETTLED:]
     numbers = [pictures.read_number(frame[:height]) for frame in frames]
     error = pictures.worst_colour_error(cv2.cvtColor(frames[-1], cv2.COLOR_YUV2RGB_I420))
     times_s = list(np.linspace(started_s, ended_s, len(frames)))
@@ -167,6 +176,18 @@ def ask_v4l2_ctl(device: str, *questions: str) -> str:
     return subprocess.run(
         ["v4l2-ctl", "-d", device, *questions], capture_output=True, text=True, timeout=30, check=True
     ).stdout
+
+
+def wait_for_pictures(device: str, timeout_s: float = 20.0) -> None:
+    """Until the driver says that there is something to watch."""
+    node = Path("/sys/class/video4linux") / Path(device).name
+    end_s = time.monotonic() + timeout_s
+    while True:
+        state = node / "state"
+        if state.read_text().strip() == "capture" if state.exists() else (node / "format").read_text().strip():
+            return
+        assert time.monotonic() < end_s, f"no picture came to {device}"
+        time.sleep(0.02)
 
 
 class Producer:
@@ -184,9 +205,10 @@ class Producer:
         return json.loads(line) if line else {}
 
     def opened(self) -> dict:
-        """What it opened; fails if it was refused."""
+        """What it opened, once its first picture is there; fails if it was refused."""
         said = self.said()
         assert "opened" in said, said
+        wait_for_pictures(said["opened"]["device"])
         return said["opened"]
 
     def refused(self) -> dict:
@@ -200,7 +222,7 @@ class Producer:
         """End it as the product ends; its last words."""
         self.process.stdin.close()
         said = self.said()
-        self.process.wait(15)
+        self.process.wait(20)
         self.close()
         return said
 

@@ -1,0 +1,204 @@
+"""Runs the tests that need a real camera, on a computer that has none.
+
+    python3 tests/camera_vm/run.py [--machine FOLDER] [--figures FILE] [PYTEST ARGUMENTS]
+
+Builds the small machine (build.sh: once, some minutes; kept in the user's cache folder), boots it with each version of
+the camera driver and runs the tests of this folder in it. It needs the environment that `bootstrap.py test` sets up.
+Where the machine cannot be built it says why and ends with status 0; a test that fails ends it with 1.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+PYTHON = ROOT / ".venv" / "bin" / "python"
+BUILD_INPUTS = ("build.sh", "kernel.config")
+BUILD_TIMEOUT_S = 1500
+BOOT_TIMEOUT_S = 420
+MEMORY_MB = 2560
+CAMERAS = (
+    "devices=3",
+    "video_nr=0,2,4",
+    'card_label="Standin Camera,Second Camera,Plain Camera"',
+    "exclusive_caps=1,1,0",
+)
+"""Two cameras that browsers list and one that they do not."""
+
+PROGRAMS = {
+    "insmod": "kmod",
+    "ip": "iproute2",
+    "setpriv": "util-linux",
+    "v4l2-ctl": "v4l-utils",
+    "ffmpeg": "ffmpeg",
+    "aplay": "alsa-utils",
+}
+"""What the tests run, and the Debian package that brings it."""
+
+
+class CannotRun(Exception):
+    """Why the tests cannot run on this computer."""
+
+
+def main() -> int:
+    """Build if needed, then one boot for each driver; the exit status."""
+    parser = argparse.ArgumentParser(description="Run the tests that need a real camera.")
+    parser.add_argument("--machine", type=Path, help="a folder that build.sh made")
+    parser.add_argument("--figures", type=Path, help="keep the measured figures there, one JSON object a line")
+    arguments, for_pytest = parser.parse_known_args()
+    try:
+        check_computer()
+        install_programs()
+        machine = arguments.machine or built_machine()
+    except CannotRun as reason:
+        say(f"skipped: {reason}")
+        return 0
+    drivers = sorted(machine.glob("v4l2loopback-*.ko"))
+    statuses = [run_in(machine, driver, for_pytest, arguments.figures) for driver in drivers]
+    return 1 if any(statuses) or not statuses else 0
+
+
+def check_computer() -> None:
+    """Raise `CannotRun` for a computer on which there is no point in trying."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        raise CannotRun("the small machine runs on Linux on x86-64 only")
+    if os.geteuid() != 0:
+        raise CannotRun("it reads and gives away devices, for which it must be root")
+    if not PYTHON.exists():
+        raise CannotRun("there is no environment yet: python3 packaging/bootstrap.py setup --test")
+
+
+def install_programs() -> None:
+    """Whatever of `PROGRAMS` is missing, through apt. Not Chromium, which is large: its tests say if it is missing."""
+    missing = [package for program, package in PROGRAMS.items() if shutil.which(program) is None]
+    if not missing:
+        return
+    need_apt()
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    apt = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "-qq"]
+    for command in ([*apt, "update"], [*apt, "install", "-y", "--no-install-recommends", *missing]):
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode:
+            raise CannotRun(f"apt could not install {', '.join(missing)}: {last_line(done.stdout)}")
+
+
+def need_apt() -> None:
+    if shutil.which("apt-get") is None or not any(Path("/usr/share/keyrings").glob("debian-archive-keyring.*")):
+        raise CannotRun("it is built from Debian's packages, and this is no Debian")
+
+
+def built_machine() -> Path:
+    """The folder of the machine that belongs to today's build script; built if it is not there."""
+    folder = cache_folder() / build_key()
+    if (folder / "complete").exists():
+        return folder
+    need_apt()
+    folder.mkdir(parents=True, exist_ok=True)
+    say(f"building the small machine, once, in {folder}")
+    started_s = time.monotonic()
+    with only_one(folder):
+        try:
+            done = subprocess.run(
+                ["bash", str(HERE / "build.sh"), str(folder)], stdin=subprocess.DEVNULL, timeout=BUILD_TIMEOUT_S
+            )
+        except subprocess.TimeoutExpired as error:
+            raise CannotRun(f"the machine was not built within {BUILD_TIMEOUT_S // 60} minutes") from error
+    if done.returncode:
+        raise CannotRun("the machine could not be built (its messages are above)")
+    say(f"built in {time.monotonic() - started_s:.0f} s")
+    return folder
+
+
+def cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "standin" / "camera_vm"
+
+
+def build_key() -> str:
+    """Changes with whatever goes into the build."""
+    digest = hashlib.sha256()
+    for name in BUILD_INPUTS:
+        digest.update((HERE / name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def only_one(folder: Path):
+    """A second build of the same machine waits for the first, and then finds it complete."""
+    import fcntl  # Linux only, which has been checked by now
+
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def run_in(machine: Path, driver: Path, for_pytest: list[str], figures: Path | None) -> int:
+    """The tests with one driver; pytest's exit status."""
+    version = driver.stem.partition("-")[2]
+    say(f"the tests with v4l2loopback {version}")
+    started_s = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="standin-camera-vm-") as out:
+        job = Path(out) / "job.sh"
+        job.write_text(job_script(version, driver, for_pytest), encoding="utf-8")
+        status = subprocess.call(
+            ["bash", str(HERE / "boot.sh"), str(machine), str(driver), str(job), out, *CAMERAS],
+            env={**os.environ, "CAMERA_VM_MEMORY_MB": str(MEMORY_MB), "CAMERA_VM_TIMEOUT_S": str(BOOT_TIMEOUT_S)},
+        )
+        keep_figures(Path(out) / "figures.jsonl", figures)
+    say(f"v4l2loopback {version}: status {status} after {time.monotonic() - started_s:.0f} s")
+    return status
+
+
+def job_script(version: str, driver: Path, for_pytest: list[str]) -> str:
+    """What the small machine runs. One core: libraries that start a thread for each would only wait for each other."""
+    settings = {
+        "STANDIN_CAMERA_VM": version,
+        "STANDIN_CAMERA_KO": str(driver),
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "LANG": "C.UTF-8",
+        "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"),
+    }
+    exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
+    options = ["-p", "no:cacheprovider", "--color=no", "--tb=short", "--durations=5", *(for_pytest or ["-q"])]
+    command = " ".join(shlex.quote(word) for word in [str(PYTHON), "-m", "pytest", *options, str(HERE)])
+    return f"export {exports}\ncd {shlex.quote(str(ROOT))}\nexec {command}\n"
+
+
+def keep_figures(written: Path, figures: Path | None) -> None:
+    if figures is None or not written.exists():
+        return
+    text = written.read_text(encoding="utf-8")
+    for line in text.splitlines():
+        json.loads(line)
+    with open(figures, "a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def last_line(output: str) -> str:
+    lines = output.strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
+
+
+def say(line: str) -> None:
+    print(f"camera machine: {line}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""What Chromium's getUserMedia, and with it most calls in browsers, sees of the camera."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import shutil
+import subprocess
+import tempfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pictures
+import pytest
+from consumers import SETTLED, Seen
+
+CAMERA, PLAIN = "/dev/video0", "/dev/video4"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+START_TIMEOUT_S = 120
+WATCH_S = 4
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
+    pytest.mark.timeout(300),
+]
+
+
+class Browser:
+    """A Chromium with one page (browser.html) that opens the camera each time it is asked to."""
+
+    def __init__(self) -> None:
+        self._wishes: queue.Queue[dict] = queue.Queue()
+        self._told: queue.Queue[dict] = queue.Queue()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        self._process = subprocess.Popen(
+            [
+                CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--use-fake-ui-for-media-stream",
+                f"--user-data-dir={self._profile.name}", "--no-first-run", "--disable-background-networking",
+                "--autoplay-policy=no-user-gesture-required", f"http://127.0.0.1:{self._server.server_port}/",
+            ],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def look(self, width: int = 640, height: int = 360) -> dict:
+        """What the page says after it has watched the camera for a while, or that it found none."""
+        self._wishes.put({"width": width, "height": height, "seconds": WATCH_S})
+        return self._told.get(timeout=START_TIMEOUT_S)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._server.shutdown()
+        self._server.server_close()
+        with contextlib.suppress(OSError):
+            self._profile.cleanup()
+
+    def _handler(self):
+        browser = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if self.path == "/wish":
+                    self._answer("application/json", json.dumps(browser._wishes.get()).encode())
+                elif self.path == "/":
+                    self._answer("text/html", (Path(__file__).parent / "browser.html").read_bytes())
+                else:
+                    self.send_error(404)
+
+            def do_POST(self) -> None:
+                browser._told.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self._answer("text/plain", b"")
+
+            def _answer(self, kind: str, body: bytes) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_) -> None:
+                pass
+
+        return Handler
+
+
+def test_chromium_sees_the_camera_by_name_and_comes_back(produce, figure):
+    """One browser for everything: to start it takes longer here than all the rest."""
+    browser = Browser()
+    try:
+        plain = produce("sink", PLAIN)
+        plain.opened()
+        hidden = browser.look()
+        assert hidden.get("error") == "NotFoundError", "without exclusive_caps browsers list no camera; they do now"
+        plain.stop()
+        producer = produce("sink", CAMERA)
+        producer.opened()
+        first, second = browser.look(), browser.look()
+        for look in (first, second):
+            check(look, figure)
+        assert first["numbers"][-1] < second["numbers"][0], "it came back to an old picture"
+        assert producer.stop()["restarts"] == 0
+    finally:
+        browser.close()
+
+
+def check(look: dict, figure) -> None:
+    assert "error" not in look, look
+    assert look["label"].startswith("Standin Camera") and any("Standin Camera" in name for name in look["cameras"])
+    seen = Seen(
+        numbers=look["numbers"][SETTLED:], times_s=look["times"][SETTLED:], width=look["width"], height=look["height"],
+        colour_error=int(np.abs(np.array(look["bars"]) - pictures.BARS.astype(int)).max()),
+        notes={"label": look["label"], "told_fps": look["rate"]},
+    )  # fmt: skip
+    figure("Chromium", seen.figures())
+    assert (seen.width, seen.height) == (640, 360)
+    assert seen.torn <= 2
+    assert seen.new_numbers == sorted(seen.new_numbers), "pictures came out of order"
+    assert seen.colour_error <= 12
+    assert look["rate"] == pytest.approx(25, abs=0.1)
+    assert seen.sent_fps == pytest.approx(25, rel=0.06)
