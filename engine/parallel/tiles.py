@@ -27,7 +27,7 @@ class RowBands:
         """This rank's rows [..., rows of the band, W] of whole pictures [..., rows, W]."""
         scale = self._scale(x.shape[-2], self._latent_rows)
         start, stop = self.plan.bands[self.rank]
-        return x[..., start * scale : stop * scale, :].contiguous()
+        return _in_layout_of(x, x[..., start * scale : stop * scale, :])
 
     def with_halo(self, x: Tensor, *, top: int, bottom: int) -> Tensor:
         """The band with `top` rows of the band above and `bottom` of the one below; zeros beyond the picture.
@@ -41,8 +41,7 @@ class RowBands:
             operations += self._swap(x[..., :bottom, :], above, self.rank - 1)
         if self.rank + 1 < self.plan.world:
             operations += self._swap(x[..., x.shape[-2] - top :, :], below, self.rank + 1)
-        for work in dist.batch_isend_irecv(operations) if operations else []:
-            work.wait()
+        _run(operations)
         return torch.cat((_in_layout_of(x, above), x, _in_layout_of(x, below)), dim=-2)
 
     def gather(self, x: Tensor) -> Tensor:
@@ -57,15 +56,20 @@ class RowBands:
 
     def gather_first(self, x: Tensor) -> Tensor | None:
         """Whole pictures on rank 0, None elsewhere."""
+        parts = self._empty_parts(x) if self.rank == 0 else []
+        # In one batch, because NCCL makes a communicator of its own for every pair that sends outside of one.
         if self.rank:
-            dist.send(x.contiguous(), group_dst=0, group=self._world)
             self._count(x, 1)
-            return None
-        parts = self._empty_parts(x)
-        parts[0] = x
-        for owner in range(1, self.plan.world):
-            dist.recv(parts[owner], group_src=owner, group=self._world)
-        return torch.cat(parts, dim=-2)
+            operations = [dist.P2POp(dist.isend, x.contiguous(), group=self._world, group_peer=0)]
+        else:
+            parts[0] = x
+            operations = [
+                dist.P2POp(dist.irecv, part, group=self._world, group_peer=owner)
+                for owner, part in enumerate(parts)
+                if owner
+            ]
+        _run(operations)
+        return torch.cat(parts, dim=-2) if parts else None
 
     def mean(self, x: Tensor) -> Tensor:
         """Mean over rows and columns of the whole pictures, kept as axes of length 1."""
@@ -136,8 +140,15 @@ class _OpenEnded:
         return self._bands.gather(x) if self._gathers else x
 
 
+def _run(operations: list[dist.P2POp]) -> None:
+    """All at once; on a GPU this waits for nothing but the present stream does."""
+    for work in dist.batch_isend_irecv(operations) if operations else []:
+        work.wait()
+
+
 def _in_layout_of(x: Tensor, part: Tensor) -> Tensor:
-    """`part` with its channels last if those of `x` are: joined in different layouts, both would be copied twice."""
+    """`part` in one piece, its channels last if those of `x` are: convolutions follow what they are given, and what is
+    joined in different layouts is copied twice."""
     if x.dim() == 5 and x.is_contiguous(memory_format=torch.channels_last_3d):
         return part.contiguous(memory_format=torch.channels_last_3d)
-    return part
+    return part.contiguous()

@@ -102,6 +102,12 @@ def bands(world, call, whole, latent_rows, *, layout="contiguous_format", **argu
     return result, is_kept, tiles.bytes_sent
 
 
+def crop(world, whole, latent_rows, layout):
+    """(the band, the layout of `whole` is kept)."""
+    band = bands_of(world, latent_rows).crop(whole.contiguous(memory_format=getattr(torch, layout)))
+    return band, band.is_contiguous(memory_format=getattr(torch, layout))
+
+
 def mean(world, whole, latent_rows):
     tiles = bands_of(world, latent_rows)
     return tiles.mean(tiles.crop(whole))

@@ -38,12 +38,20 @@ def on_ranks(pool, call: str, whole: Tensor, **arguments) -> list:
 
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("scale", [1, 8])
-def test_crop_is_this_rank_s_rows(world, scale, rank_pools):
+@pytest.mark.parametrize("layout", ["contiguous_format", "channels_last_3d"])
+def test_crop_is_this_rank_s_rows(world, scale, layout, rank_pools):
     whole = pictures(LATENT_ROWS * scale)
-    results = on_ranks(rank_pools(world), "with_halo", whole, top=0, bottom=0)
-    for (band, _, sent), (start, stop) in zip(results, bands_of(world, LATENT_ROWS, scale), strict=True):
-        assert torch.equal(band, whole[..., start:stop, :])
-        assert sent == 0
+    arguments = {"whole": whole, "latent_rows": LATENT_ROWS, "layout": layout}
+    results = rank_pools(world).run(JOBS, "crop", arguments)
+    for (band, is_kept), (start, stop) in zip(results, bands_of(world, LATENT_ROWS, scale), strict=True):
+        assert is_kept and torch.equal(band, whole[..., start:stop, :])
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_no_halo_is_no_message(world, rank_pools):
+    results = on_ranks(rank_pools(world), "with_halo", pictures(LATENT_ROWS), top=0, bottom=0)
+    for (band, _, sent), (start, stop) in zip(results, bands_of(world, LATENT_ROWS), strict=True):
+        assert torch.equal(band, pictures(LATENT_ROWS)[..., start:stop, :]) and sent == 0
 
 
 @pytest.mark.parametrize("world", WORLDS)
