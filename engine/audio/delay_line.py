@@ -23,6 +23,9 @@ _CORRECTION_PER_S = 0.2
 _SMOOTH_S = 0.5
 """Output callbacks come some ms early and late; corrections made from a single one would be heard as wow."""
 
+_LATELY_S = 0.1
+"""How far to jump is asked of these alone: where it lies now, not half way from where it lay before."""
+
 _MEASURE_S = 0.2
 _FADE_S = 0.005
 _SLEW_S = 0.1
@@ -53,6 +56,7 @@ class DelayLine:
         self._given_s = 0.0  # session time at which the next block should begin
         self._end_s = 0.0  # session time of the next sample that the ring will get
         self._smooth_s = 0.0
+        self._lately_s = 0.0
         self._measured: _Mark | None = None
         self._measured_since_s = 0.0
         self._count = 0
@@ -120,15 +124,17 @@ class DelayLine:
         """The offset without the jitter of single callbacks; what was measured before a jump says nothing after it."""
         before, self._measured = self._measured, mark
         if before is None or before[0] != mark[0]:
-            self._smooth_s, self._measured_since_s, self._astray_since_s, self._count = offset_s, mark[2], None, 1
+            self._smooth_s = self._lately_s = offset_s
+            self._measured_since_s, self._astray_since_s, self._count = mark[2], None, 1
         elif mark is not before:
             self._count += 1
-            share = max(1.0 / self._count, 1.0 - math.exp((before[2] - mark[2]) / _SMOOTH_S))
-            self._smooth_s += min(1.0, share) * (offset_s - self._smooth_s)
+            elapsed_s = max(0.0, mark[2] - before[2])
+            self._smooth_s += max(1 / self._count, 1 - math.exp(-elapsed_s / _SMOOTH_S)) * (offset_s - self._smooth_s)
+            self._lately_s += max(1 / self._count, 1 - math.exp(-elapsed_s / _LATELY_S)) * (offset_s - self._lately_s)
 
     def _order_after(self, mark: _Mark) -> _Order | None:
         jumps, _, now_s = mark
-        samples = round(self._smooth_s * self.rate_hz)
+        samples = round(self._lately_s * self.rate_hz)
         if not self._has_begun:
             return jumps, samples, True
         if abs(self._smooth_s) < REALIGN_S:

@@ -104,3 +104,85 @@ def test_nothing_to_play_is_silence():
     out = np.ones((480, 1), np.float32)
     line.fill(out, 0.0)
     assert not out.any() and line.steer(DELAY_S, 0.0) is None
+
+
+def _spoken(t):
+    """A tone in words of 0.7 s with pauses of 0.3 s, softly begun and ended."""
+    gate = np.clip(np.minimum(t % 1.0, 0.7 - t % 1.0) / 0.02, 0.0, 1.0)
+    return 0.5 * np.sin(2 * np.pi * 300 * t) * gate
+
+
+STEEPEST = 0.5 * (2 * np.pi * 300 / 48_000)
+
+
+@pytest.mark.parametrize("shift_s", [-0.090, 0.090])
+def test_realigns_in_a_pause(shift_s):
+    """The output's latency changes by 90 ms (another program has opened it): made good where nothing is said."""
+    rig = Rig()
+    rig.signal = _spoken
+    rig.run(5.4)
+    heard, jumped_at = len(rig.sound), None
+    rig._latency_s -= shift_s
+    for _ in range(300):
+        rig.run(BLOCK_S)
+        if jumped_at is None and rig.line.realigned:
+            jumped_at = len(rig.sound)
+    assert rig.line.realigned == 1 and abs(rig.offsets[-1]) < 0.020
+    around = np.concatenate(rig.sound[jumped_at - 3 : jumped_at - 1])
+    assert np.abs(around).max() < 0.01, "what is heard where it jumps is a pause"
+    assert np.abs(np.diff(np.concatenate(rig.sound[heard - 1 :]))).max() < 1.1 * STEEPEST
+    assert rig.line.underruns <= 1
+
+
+def test_without_a_pause_it_jumps_in_the_end_and_does_not_click():
+    rig = Rig()
+    rig.run(3.0)
+    heard = len(rig.sound)
+    rig._latency_s += 0.110
+    rig.run(5.0)
+    assert rig.line.realigned == 0, "it waits for a pause"
+    rig.run(3.0)
+    assert rig.line.realigned == 1 and abs(rig.offsets[-1]) < 0.030
+    assert np.abs(np.diff(np.concatenate(rig.sound[heard - 1 :]))).max() < 1.5 * STEEPEST
+
+
+def test_what_is_far_off_jumps_at_once():
+    rig = Rig()
+    rig.run(3.0)
+    rig._latency_s -= 0.300
+    rig.run(1.0)
+    assert rig.line.realigned == 1 and abs(rig.offsets[-1]) < 0.010
+
+
+def test_nothing_is_heard_before_its_time():
+    """The first sound is at its place: nothing of it was played too early and then again."""
+    rig = Rig()
+    rig.run(1.0)
+    sound = np.concatenate(rig.sound)
+    first_s = rig.times[0] + np.flatnonzero(sound)[0] / 48_000
+    assert first_s == pytest.approx(DELAY_S, abs=0.012)
+    assert rig.line.realigned == 0
+
+
+def test_missing_sound_is_a_gap_and_what_follows_keeps_its_time():
+    rig = Rig()
+    rig.run(3.0)
+    rig._written += 2_880  # 60 ms that the microphone never delivered
+    rig.run(BLOCK_S)
+    assert abs(rig.line.steer(DELAY_S, 0.0)) < 0.010
+    rig.run(2.0)
+    assert rig.line.realigned == 0
+
+
+def test_offset_plays_later_or_sooner():
+    rig = Rig()
+    rig.line.offset_s = 0.040
+    rig.run(10.0)
+    assert abs(rig.offsets[-1]) < 0.002
+    error = (rig.delay_at_end() - (DELAY_S + 0.040) % (1 / 300) + 1 / 600) % (1 / 300) - 1 / 600
+    assert abs(error) < 0.0012
+    rig.line.offset_s = -0.010
+    rig.run(22.0)
+    assert abs(rig.offsets[-1]) < 0.002, "50 ms sooner, at half a percent"
+    error = (rig.delay_at_end() - (DELAY_S - 0.010) % (1 / 300) + 1 / 600) % (1 / 300) - 1 / 600
+    assert abs(error) < 0.0012 and rig.line.realigned == 0
