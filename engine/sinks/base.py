@@ -52,3 +52,7 @@ class AudioSink(Protocol):
     def write_audio(self, samples: np.ndarray, first_sample: int, rate_hz: int) -> None:
         """Queue one block of sound."""
         ...
+
+    def silence(self) -> None:
+        """What has been queued but belongs to pictures that are still to come is silence (mute)."""
+        ...

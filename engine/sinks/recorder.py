@@ -70,6 +70,7 @@ class Recorder:
         self._title = title
         self._lock = threading.Lock()
         self._blocks: deque[tuple[np.ndarray, int, int]] = deque()
+        self._is_silenced = False
         self._container: av.container.OutputContainer | None = None
         self._first_tick = 0
         self._last_tick = -1
@@ -113,6 +114,12 @@ class Recorder:
         with self._lock:
             self._blocks.append((np.array(samples, dtype=np.float32), first_sample, rate_hz))
 
+    def silence(self) -> None:
+        """What has been said but whose picture has not been recorded yet is not recorded. From the audio thread."""
+        with self._lock:
+            self._blocks = deque((np.zeros_like(block), first, rate_hz) for block, first, rate_hz in self._blocks)
+            self._is_silenced = True
+
     def close(self) -> None:
         """Complete the file, if there was a picture. Raises `OutputError` where the end could not be written."""
         if self._container is None:
@@ -152,6 +159,9 @@ class Recorder:
     def _drain_audio(self, until_s: float, container: av.container.OutputContainer) -> None:
         with self._lock:
             blocks, self._blocks = list(self._blocks), deque()
+            is_silenced, self._is_silenced = self._is_silenced, False
+        if is_silenced:
+            self._track.silence()
         start_s = self._first_tick / self._canvas.fps
         for samples, first_sample, rate_hz in blocks:
             self._track.add(samples, first_sample / rate_hz - start_s, rate_hz)
@@ -189,6 +199,11 @@ class _SoundTrack:
             self._source_end_s = start_s
         self._source_end_s += len(mono) / rate_hz
         self._append(self._resampler.resample_chunk(mono))
+
+    def silence(self) -> None:
+        """Everything that has been added and not taken."""
+        self._flush_resampler()
+        self._pending = np.zeros_like(self._pending)
 
     def take(self, until_s: float) -> list[np.ndarray]:
         """AAC frames that lie wholly before `until_s`."""

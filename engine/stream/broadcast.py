@@ -229,6 +229,8 @@ class Broadcast:
                 graph.silence_unpresented()
                 if self._voice is not None:
                     self._voice.line.clear()
+                if graph.listener.recorder is not None:
+                    graph.listener.recorder.silence()
 
     def set_talking(self, is_talking: bool) -> None:
         """The push-to-talk key went down or up."""
@@ -413,7 +415,7 @@ class Broadcast:
             self._drop_failed_boxes()
             self._follow_source(graph)
             self._follow_voice(graph)
-            is_late = graph.pacer.held_in_a_row > self._settings.fps // 2
+            is_late = graph.pacer.held_in_a_row > self._settings.fps // 2 and not graph.queue.is_emptied
             if is_late and self._state is SessionState.LIVE:
                 reason = Reason(
                     code="session.holding",

@@ -14,7 +14,8 @@ class FrameQueue:
 
     When it is full, the oldest frame that has not been taken is overwritten and counted in `dropped`. The picture
     that `take_due` returned stays the pacer's until its next call. `scene` is whatever the writer wants to travel
-    with the frames that follow (the canvas they belong on), `last_frame` the newest one ever committed, -1 before.
+    with the frames that follow (the canvas they belong on), `last_frame` the newest one committed (and not discarded),
+    -1 before. `is_emptied` says that nothing has been committed since all that waited was discarded.
     """
 
     def __init__(self, slots: int) -> None:
@@ -29,6 +30,8 @@ class FrameQueue:
         self._shape = (0, 0, 3)
         self.last_frame = -1
         self.dropped = 0
+        self._is_discarding = False
+        self.is_emptied = False
 
     def set_size(self, width: int, height: int) -> None:
         """Frames written from now on have this size; waiting ones keep theirs. Called by the writer between frames."""
@@ -54,12 +57,16 @@ class FrameQueue:
         """See `FrameWriter`."""
         with self._lock:
             assert self._writing is not None and (not self._waiting or self._waiting[-1][0] < frame)
+            if self._is_discarding:
+                self.dropped += 1  # the picture's memory is simply written again
+                return
             if len(self._waiting) == self._slots:
                 self._recycle(self._waiting.popleft()[1])
                 self.dropped += 1
             self._waiting.append((frame, self._writing, self.scene))
             self._writing = None
             self.last_frame = frame
+            self.is_emptied = False
 
     def take_due(self, frame: int) -> tuple[int, np.ndarray, Any, int] | None:
         """(number, picture, scene, skipped): the newest waiting frame whose number is at most `frame`, and how many
@@ -80,6 +87,20 @@ class FrameQueue:
         with self._lock:
             while self._waiting:
                 self._recycle(self._waiting.popleft()[1])
+
+    def discard(self) -> None:
+        """Forget what waits, and what is committed until `accept`; all of it counts as dropped. Any thread."""
+        with self._lock:
+            self.dropped += len(self._waiting)
+            while self._waiting:
+                self._recycle(self._waiting.popleft()[1])
+            self.last_frame = self._shown[0] if self._shown is not None else -1
+            self._is_discarding = self.is_emptied = True
+
+    def accept(self) -> None:
+        """What is committed from now on is shown again. Called by the writer, between frames."""
+        with self._lock:
+            self._is_discarding = False
 
     def newest(self) -> int | None:
         """Number of the newest waiting frame."""

@@ -102,8 +102,10 @@ class Graph:
         self._voice_offset_s = voice.steer(self.delay_s, self.sample_clock.time_of(0))
 
     def silence_unpresented(self) -> None:
-        """What has been said but not shown yet is not shown."""
+        """What has been said but not shown yet is not shown: its sound becomes silence, and pictures that have been
+        made of it are dropped. The last one is held until there are others, at most about as long as a chunk takes."""
         self.listener.silence_from(max(0, self.sample_clock.sample_at(self._clock.now() - self.delay_s)))
+        self.runner.begin_anew()
 
     def is_shown(self, sample: int) -> bool:
         """Whether `sample` has been presented."""

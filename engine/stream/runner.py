@@ -64,6 +64,7 @@ class GeneratorRunner:
         self._has_ended = False
         self._is_discontinuous = True
         self._has_failed = False
+        self._begins_anew = False
         self.delay_s = delay_s
         self.next_frame = 0
         self.generate_s = 0.0
@@ -132,8 +133,17 @@ class GeneratorRunner:
         if swap is not None:
             swap.answer(Cancelled("The session has ended."))
 
+    def begin_anew(self) -> None:
+        """Show nothing more of what has been made, or is being made: its sound has been silenced meanwhile. From any
+        thread; the first frames that can still be in time are made of the sound as it is now."""
+        with self._lock:
+            self._begins_anew = True
+            self._queue.discard()
+        self._timeline.wake()
+
     def step(self) -> bool:
         """Make the next chunk if its sound is there; true if anything was done."""
+        self._begin_anew_if_wanted()
         self._swap_if_wanted()
         if self._has_failed:
             return False
@@ -142,6 +152,21 @@ class GeneratorRunner:
         if not self._timeline.has(self.next_frame, spec) or self._too_early_s() > 0:
             return False
         return self._generate()
+
+    def _begin_anew_if_wanted(self) -> None:
+        with self._lock:
+            if not self._begins_anew:
+                return
+            self._begins_anew = False
+            self._queue.accept()
+        frame = max(self._first_ready(self._scene.generator.spec.chunk.fps), self._queue.last_frame + 1)
+        self._is_discontinuous = True
+        self.next_frame = min(frame, self.next_frame)  # `_catch_up` skips, and counts, what lies ahead
+
+    def _first_ready(self, fps: int) -> int:
+        """The first frame that is not due before a chunk of the usual time has been made."""
+        ready_s = self._clock.now() + self.generate_s - self.delay_s
+        return frame_at(max(0, self._sample_clock.sample_at(ready_s)), fps) + 1
 
     def _generate(self) -> bool:
         """Make the chunk whose sound is there; always true."""
@@ -258,8 +283,7 @@ class GeneratorRunner:
         lateness_s = self._clock.now() - self.delay_s - self._sample_clock.time_of_frame(self.next_frame, fps)
         if lateness_s <= max(frames, 2) / fps:
             return
-        ready_s = self._clock.now() + self.generate_s - self.delay_s
-        frame = max(self.next_frame + 1, frame_at(max(0, self._sample_clock.sample_at(ready_s)), fps) + 1)
+        frame = max(self.next_frame + 1, self._first_ready(fps))
         self._skip_to(max(frame, self._queue.last_frame + 1), fps)
 
     def _skip_to(self, frame: int, fps: int) -> None:

@@ -196,3 +196,23 @@ def test_very_short_recordings_can_be_read(tmp_path, ticks):
     _record(tmp_path / "a.mp4", ticks=ticks, event_at=0)
     with av.open(str(tmp_path / "a.mp4")) as file:
         assert sum(1 for _ in file.decode(video=0)) == ticks
+
+
+def test_silenced_sound_is_not_in_the_file(tmp_path):
+    """What others had not heard yet when it was muted is not on record, either; what comes afterwards is."""
+    recorder = Recorder(tmp_path / "a.mp4")
+    recorder.open(CANVAS)
+    tone = 0.5 * np.sin(np.arange(48_000) / 10).astype(np.float32)[:, None]
+    for tick in range(25):
+        recorder.write_audio(tone[1920 * tick : 1920 * (tick + 1)], 1920 * tick, 48_000)
+    for tick in range(10):
+        recorder.send(_frame(tick, 0))
+    recorder.silence()
+    recorder.write_audio(tone, 48_000, 48_000)
+    for tick in range(10, 50):
+        recorder.send(_frame(tick, 0))
+    recorder.close()
+    with av.open(str(tmp_path / "a.mp4")) as file:
+        sound = np.concatenate([frame.to_ndarray()[0] for frame in file.decode(audio=0)])
+    loud = np.abs(sound[: 2 * 48_000]).reshape(-1, 480).max(axis=1) > 0.1
+    assert loud[5:35].all() and not loud[45:95].any() and loud[105:].all()

@@ -149,3 +149,20 @@ def test_reader_in_another_thread_sees_whole_pictures_in_order():
     assert frames == sorted(set(frames)) and frames[-1] == total - 1
     assert all(whole for *_, whole in seen)
     assert len(seen) + sum(skipped for _, skipped, _ in seen) + queue.dropped == total
+
+
+def test_discarded_frames_and_those_of_a_chunk_under_way_are_never_shown(queue):
+    for frame in (4, 5, 6):
+        queue.next_image()[:] = frame
+        queue.commit(frame)
+    assert queue.take_due(4)[0] == 4
+    queue.discard()
+    assert queue.is_emptied and queue.last_frame == 4 and queue.take_due(9) is None
+    queue.next_image()[:] = 7
+    queue.commit(7)
+    assert queue.take_due(9) is None and queue.dropped == 2 + 1
+    queue.accept()
+    queue.next_image()[:] = 5
+    queue.commit(5)
+    frame, image, _, skipped = queue.take_due(5)
+    assert (frame, skipped) == (5, 0) and (image == 5).all() and not queue.is_emptied

@@ -396,3 +396,49 @@ def test_needed_delay_covers_every_part_and_a_margin(frames, lookahead, generate
     parts = frames / 25 + lookahead / 16_000 + 0.05 + generate_s
     delay_s = needed_delay_s(frames, 25, lookahead, generate_s, 0.05)
     assert parts + 0.0099 <= delay_s <= parts + max(0.0101, 0.25 * generate_s)
+
+
+class SlowRig(Rig):
+    """Chunks of a second that take 0.4 s to make, in a session whose delay is right for them; muted at a given time,
+    whatever goes on then."""
+
+    def __init__(self, scene, mute_at_s):
+        super().__init__(scene)
+        self.runner.delay_s = 1.6
+        self.mute_at_s = mute_at_s
+        scene.generator.during = lambda: [self.pass_time(0.010) for _ in range(40)]
+
+    def pass_time(self, seconds):
+        super().pass_time(seconds)
+        if self.mute_at_s is not None and self.clock.now() >= self.mute_at_s:
+            self.mute_at_s = None
+            self.timeline.silence_from(self.sample_clock.sample_at(self.clock.now() - 1.6))
+            self.runner.begin_anew()
+
+
+@pytest.mark.parametrize("mute_at_s", [13.1, 13.35, 13.7, 14.02])
+def test_nothing_that_was_said_is_shown_after_mute(scene_of, plain_generator, mute_at_s):
+    """During a chunk or between two: every frame that is shown afterwards was made of silence, and is in time."""
+    generator = plain_generator(frames=25)
+    rig = SlowRig(scene_of(generator, generate_s=0.4), mute_at_s)
+    while rig.mute_at_s is not None or len(rig.queue) == 0:
+        rig.pass_time(0.010)
+        rig.runner.step()
+    chunk = generator.chunks[-1]
+    said_before = rig.sample_clock.sample_at(mute_at_s) - chunk.first_sample
+    assert chunk.is_discontinuous and said_before > 8000 and not chunk.samples[:said_before].any()
+    due_s = rig.sample_clock.time_of_frame(chunk.first_frame, 25) + 1.6
+    assert due_s >= rig.clock.now() - 0.05, "in time"
+    assert due_s - mute_at_s < 2 * 0.4 + 0.1, "held no longer than the running chunk and the next one take"
+    assert not rig.queue.is_emptied and rig.queue.dropped % 25 == 0
+
+
+def test_quick_generator_goes_on_without_a_hole_after_mute(rig):
+    rig.work(2.0)
+    shown = rig.queue.take_due(rig.runner.next_frame)[0]
+    rig.timeline.silence_from(0)
+    rig.runner.begin_anew()
+    rig.work(1.0)
+    frame, *_ = rig.queue.take_due(shown + 3)
+    assert frame <= shown + 3 and rig.runner.next_frame > shown + 20
+    assert not rig.failures
