@@ -169,6 +169,13 @@ class DelayLine:
         self._quiet = self._quiet + count if heard < _QUIET else 0
         self._mark = (self._jumps, self._ring.position, sounds_at_s + (count + self._wait) / self.rate_hz)
 
+    def restart(self) -> None:
+        """By the callback's thread: the output has been opened anew, so begin in the right place again."""
+        self._ring.skip(len(self._ring))
+        self._has_begun = False
+        self._wait = 0
+        self._jump()
+
     def _obey(self, block: int) -> None:
         """Jump as ordered: wait where the voice is early, leave out where it is late."""
         order = self._order

@@ -1,8 +1,9 @@
-"""The microphone's own sound, played so much later that it arrives with the picture."""
+"""The microphone's own sound, played on an output so much later that it arrives with the picture."""
 
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from typing import Any
 
@@ -10,7 +11,11 @@ import numpy as np
 
 from engine.audio.delay_line import DelayLine
 from engine.audio.devices import OpenStream, find_device, sound_library
+from engine.audio.sync_memory import recall_ms
+from engine.audio.virtual_microphone import VIRTUAL, present_cable
+from engine.audio.virtual_voice_out import VirtualVoiceOut
 from engine.errors import VoiceOutError
+from engine.settings import VoiceOutSettings
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +28,8 @@ class VoiceOut:
     def __init__(self, name: str = "", host_api: str = "") -> None:
         self._index, device = find_device("output", name, host_api)
         self.label = device.name
+        self.microphone = ""
+        """What to choose in the call, where this output is a virtual cable."""
         self.channels = min(2, device.channels)
         self.line = DelayLine(device.rate_hz)
         self._mono = np.zeros((1, 1), np.float32)
@@ -79,3 +86,31 @@ class VoiceOut:
 
     def _on_finished(self) -> None:
         self.has_failed = self._stream is not None
+
+
+AnyVoiceOut = VoiceOut | VirtualVoiceOut
+
+
+def open_voice_out(settings: VoiceOutSettings) -> AnyVoiceOut:
+    """The output that these settings name, not started. Raises `VoiceOutError` where there is none."""
+    voice = _found(settings.name, settings.host_api)
+    voice.line.offset_s = correction_s(settings)
+    return voice
+
+
+def correction_s(settings: VoiceOutSettings) -> float:
+    """How much later than the picture the voice is to be played: as set, or as the last sync test found."""
+    if settings.offset_ms is not None:
+        return 1e-3 * settings.offset_ms
+    return 1e-3 * recall_ms(settings.name, settings.host_api)
+
+
+def _found(name: str, host_api: str) -> AnyVoiceOut:
+    if name != VIRTUAL:
+        return VoiceOut(name, host_api)
+    if sys.platform.startswith("linux"):
+        return VirtualVoiceOut()
+    cable = present_cable()
+    voice = VoiceOut(cable.device.name, cable.device.host_api)
+    voice.microphone = cable.microphone
+    return voice

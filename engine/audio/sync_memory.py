@@ -1,0 +1,52 @@
+"""By how much each output's voice has to be moved, as the last sync test found, kept with the user's data."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from pathlib import Path
+from typing import cast
+
+from engine.paths import data_folder
+
+logger = logging.getLogger(__name__)
+
+MOST_MS = 300.0
+"""More than that is no device's delay, but something that is wrong."""
+
+
+def recall_ms(name: str, host_api: str) -> float:
+    """The correction for an output in ms, above 0 later; 0 for one that has not been tested."""
+    value = _read().get(_key(name, host_api))
+    return float(value) if isinstance(value, (int, float)) and abs(value) <= MOST_MS else 0.0
+
+
+def remember_ms(name: str, host_api: str, offset_ms: float) -> None:
+    """Keep a correction. Raises `OSError` if it cannot be written."""
+    path = _path()
+    draft = path.with_suffix(f".{os.getpid()}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        draft.write_text(json.dumps({**_read(), _key(name, host_api): round(offset_ms, 1)}), encoding="utf-8")
+        os.replace(draft, path)
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+def _read() -> dict[str, object]:
+    try:
+        stored: object = json.loads(_path().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return cast(dict[str, object], stored) if isinstance(stored, dict) else {}
+
+
+def _path() -> Path:
+    return data_folder() / "sync.json"
+
+
+def _key(name: str, host_api: str) -> str:
+    return f"{host_api}/{name}"
