@@ -86,17 +86,18 @@ class FfmpegReader:
 
         width, height = self.size
         while self._left_out < SETTLED:
-            self._picture()
+            self.picture()
             self._left_out += 1
         numbers, times_s = [], []
         for _ in range(count):
-            last = self._picture()
+            last = self.picture()
             numbers.append(pictures.read_number(last[:height]))
             times_s.append(time.monotonic())
         error = pictures.worst_colour_error(cv2.cvtColor(last, cv2.COLOR_YUV2RGB_I420))
         return Seen(numbers=numbers, times_s=times_s, width=width, height=height, colour_error=error)
 
-    def _picture(self) -> np.ndarray:
+    def picture(self) -> np.ndarray:
+        """The next picture as I420, uint8 (height * 3 / 2, width)."""
         width, height = self.size
         data = self._process.stdout.read(width * height * 3 // 2)
         if len(data) < width * height * 3 // 2:

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from consumers import FfmpegReader, watch_with_ffmpeg
 
@@ -56,8 +57,8 @@ def problem_of(device: str):
 
 def camera_process_of(producer) -> int:
     """The number of the camera process that a producer's sink has started."""
-    children = Path(f"/proc/{producer.process.pid}/task/{producer.process.pid}/children").read_text().split()
-    return next(int(c) for c in children if b"engine.camera.process" in Path(f"/proc/{c}/cmdline").read_bytes())
+    children = psutil.Process(producer.process.pid).children()
+    return next(child.pid for child in children if "engine.camera.process" in child.cmdline())
 
 
 @pytest.mark.parametrize("device", [CAMERA, PLAIN])
