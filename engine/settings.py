@@ -80,10 +80,22 @@ class CameraSettings(Settings):
 
 
 class VoiceOutSettings(Settings):
-    """Where the delayed voice goes; empty strings mean the system's default output."""
+    """Where the delayed voice goes; empty strings mean the system's default output, "standin:virtual" the virtual
+    microphone, which Linux is given by Standin and other systems by a cable that is installed.
+
+    `offset_ms` plays the voice that much later than the picture, below 0 sooner; None is what the last sync test of
+    this output has found.
+    """
 
     name: str = ""
     host_api: str = ""
+    offset_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.offset_ms is not None and not abs(self.offset_ms) <= 300:
+            raise UsageError(
+                f"A sync offset of {self.offset_ms:g} ms is not offered.", hint="Choose -300 to 300; above 0 is later."
+            )
 
 
 class GateSettings(Settings):

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from engine.commands.console import ProgressLine, notice, sentence
-from engine.commands.options import add_picture_options, canvas_settings, generator_settings
+from engine.commands.options import add_picture_options, canvas_settings, generator_settings, voice_out_name
 from engine.errors import UsageError
 from engine.media import SAMPLE_RATE_HZ
 from engine.protocol.messages import (
@@ -24,6 +24,7 @@ from engine.protocol.messages import (
     SessionState,
     StateChanged,
     Stats,
+    VoiceOutChanged,
     plain,
 )
 from engine.settings import (
@@ -42,7 +43,7 @@ _CTRL_C_EVERY_S = 0.2
 
 _EPILOG = """examples:
   standin live --portrait me.jpg --mic "Blue Yeti"                       into the first virtual camera there is
-  standin live --portrait sample: --mic default --camera /dev/video42 --voice-out "CABLE Input"
+  standin live --portrait sample: --mic default --voice-out virtual      and the voice, in sync, into a microphone
   standin live --portrait me.jpg --audio talk.wav --record talk.mp4 --no-camera
 
 `standin devices` lists the names. Ctrl-C ends it; recordings are complete then."""
@@ -70,7 +71,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     )
     camera.add_argument("--no-camera", action="store_true", help="without a virtual camera")
     parser.add_argument("--camera-backend", default="", metavar="NAME", help="v4l2, pyvirtualcam or pyvirtualcam:NAME")
-    parser.add_argument("--voice-out", metavar="NAME", help="play the voice, delayed to match, on this output")
+    parser.add_argument("--voice-out", metavar="NAME", help='play the voice, delayed to match, on this output ("virtual": a microphone for the call)')
     parser.add_argument("--record", metavar="FILE.mp4", help="record picture and sound")
     parser.add_argument("--force", action="store_true", help="replace the recording if it exists")
     parser.add_argument(
@@ -120,7 +121,7 @@ def _settings(arguments: argparse.Namespace) -> SessionSettings:
     camera = None if arguments.no_camera else CameraSettings(device=arguments.camera, backend=arguments.camera_backend)
     voice_out = None
     if arguments.voice_out is not None:
-        voice_out = VoiceOutSettings(name="" if arguments.voice_out == "default" else arguments.voice_out)
+        voice_out = VoiceOutSettings(name=voice_out_name(arguments.voice_out))
     if arguments.seconds is not None and not arguments.seconds > 0:  # not a number is no time, either
         raise UsageError(f"{arguments.seconds:g} seconds are no time.", hint="Give a number above 0.")
     return SessionSettings(
@@ -190,6 +191,8 @@ class _Teller:
             self._say(notice(event.reason, is_error=event.is_error))
         elif isinstance(event, CameraChanged) and event.is_open:
             self._say(f'Camera on: pick "{event.label}" in your call ({event.device}).')
+        elif isinstance(event, VoiceOutChanged) and event.microphone:
+            self._say(f'Voice on: pick the microphone "{event.microphone}" in your call.')
         elif isinstance(event, StateChanged) and event.state is SessionState.LIVE:
             self._say("Live. Ctrl-C ends it.")
         elif isinstance(event, StateChanged) and event.state in (SessionState.HOLDING, SessionState.FALLBACK):

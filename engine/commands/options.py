@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from engine.audio.virtual_microphone import VIRTUAL
 from engine.errors import UsageError
 from engine.generators.factory import generator_names
 from engine.settings import CANVAS_SIZES, FRAME_RATES, CanvasSettings, GeneratorSettings
@@ -64,6 +65,11 @@ def _add_flashtalk_options(parser: argparse.ArgumentParser) -> None:
         "--ranks-at", metavar="SOCKET", help="wait there for ranks that torchrun starts (docs/worker.md)"
     )
     group.add_argument("--attention", metavar="NAME", help="attention kernel (default: the fastest that works)")
+
+
+def voice_out_name(given: str) -> str:
+    """The output that "default", "virtual" or a device's own name stands for, as settings have it."""
+    return {"default": "", "virtual": VIRTUAL}.get(given, given)
 
 
 _FLASHTALK_OPTIONS = (

@@ -16,7 +16,15 @@ from typing import Any, Union
 
 import msgspec
 
-from engine.settings import CameraSettings, CanvasSettings, SessionSettings, SoundSettings, Source, VoiceOutSettings
+from engine.settings import (
+    CameraSettings,
+    CanvasSettings,
+    MicrophoneSource,
+    SessionSettings,
+    SoundSettings,
+    Source,
+    VoiceOutSettings,
+)
 
 PROTOCOL_VERSION = 1
 
@@ -92,6 +100,17 @@ class SetVoiceOut(Command, tag="set_voice_out"):
     voice_out: VoiceOutSettings | None
 
 
+class SyncTest(Command, tag="sync_test"):
+    """Play clicks at `voice_out` through the whole pipeline for some seconds, hear them at `microphone` (None: at the
+    virtual microphone's own other end), and compare them with the frames. Answered by `SyncMeasured`, then the reply.
+    Refused while a session runs, whose listeners would hear the clicks; `Stop` ends it."""
+
+    voice_out: VoiceOutSettings
+    microphone: MicrophoneSource | None = None
+    seconds: float = 8.0
+    is_stored: bool = True
+
+
 class SetCanvas(Command, tag="set_canvas"):
     """Change fill, colour or mirroring; the size is refused while the camera is open."""
 
@@ -153,6 +172,7 @@ class StoreHandles(Command, tag="store_handles"):
 AnyCommand = Union[
     Start, Stop, Shutdown, Ping, SetPortrait, SetSource, SetCamera, SetVoiceOut, SetCanvas, SetMuted,
     SetTalking, SetSound, StartRecording, StopRecording, TakeSnapshot, ListDevices, AnalysePortrait, StoreHandles,
+    SyncTest,
 ]  # fmt: skip
 
 
@@ -217,6 +237,28 @@ class CameraChanged(Event, tag="camera_changed"):
     label: str = ""
     device: str = ""
     backend: str = ""
+
+
+class VoiceOutChanged(Event, tag="voice_out_changed"):
+    """The delayed voice has an output, another one, or none any more. `microphone` is the name to pick in the call
+    program where the output is a virtual microphone."""
+
+    is_open: bool
+    label: str = ""
+    microphone: str = ""
+
+
+class SyncMeasured(Event, tag="sync_measured"):
+    """What a sync test has found. `offset_ms` is voice against picture as it was, above 0 early, with `spread_ms`
+    between the middle half of the clicks; `correction_ms` is by how much the voice is to be played later from now on,
+    and `is_stored` whether the next session with that output does so by itself."""
+
+    offset_ms: float
+    spread_ms: float
+    played: int
+    heard: int
+    correction_ms: float
+    is_stored: bool
 
 
 class RecordingChanged(Event, tag="recording_changed"):
@@ -323,8 +365,8 @@ class Goodbye(Event, tag="goodbye"):
 
 
 AnyEvent = Union[
-    Hello, Reply, StateChanged, Progressed, Noticed, PreviewOpened, CameraChanged, RecordingChanged, Stats,
-    DevicesListed, PortraitAnalysed, Goodbye,
+    Hello, Reply, StateChanged, Progressed, Noticed, PreviewOpened, CameraChanged, VoiceOutChanged, RecordingChanged,
+    Stats, DevicesListed, PortraitAnalysed, SyncMeasured, Goodbye,
 ]  # fmt: skip
 
 

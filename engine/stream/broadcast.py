@@ -30,6 +30,7 @@ from engine.protocol.messages import (
     SessionState,
     StateChanged,
     Stats,
+    VoiceOutChanged,
 )
 from engine.settings import (
     CameraSettings,
@@ -52,7 +53,7 @@ from engine.stream.runner import GeneratorRunner
 from engine.stream.sources import open_source
 
 if TYPE_CHECKING:
-    from engine.audio.voice_out import VoiceOut
+    from engine.audio.voice_out import AnyVoiceOut
     from engine.sinks.virtual_camera import VirtualCamera
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class Broadcast:
         self._cancelled = threading.Event()
         self._ended = threading.Event()
         self._audio_lock = threading.Lock()
-        self._voice: VoiceOut | None = None
+        self._voice: AnyVoiceOut | None = None
         self._camera_names: tuple[str, ...] = ()
         self._stage = _SessionStage(self)
         self._director = Director(settings, self._stage, self._progress(), self._stopping)
@@ -269,9 +270,20 @@ class Broadcast:
     def set_voice_out(self, settings: VoiceOutSettings | None) -> None:
         """Play the delayed voice on an output, another one, or nowhere."""
         self._running()
+        if settings is not None and self._shifts_voice(settings):
+            return
         self._play_on(_find_voice_out(settings) if settings is not None else None)
 
-    def _play_on(self, voice: VoiceOut | None) -> None:
+    def _shifts_voice(self, settings: VoiceOutSettings) -> bool:
+        """Only the offset is another one: the output goes on, and moves the voice without a click."""
+        voice, before = self._voice, self._settings.voice_out
+        if voice is None or before is None or (before.name, before.host_api) != (settings.name, settings.host_api):
+            return False
+        voice.line.offset_s = _correction_s(settings)
+        self._settings = msgspec.structs.replace(self._settings, voice_out=settings)
+        return True
+
+    def _play_on(self, voice: AnyVoiceOut | None) -> None:
         if voice is not None:
             voice.start()
         with self._audio_lock:
@@ -279,6 +291,10 @@ class Broadcast:
             self._running().listener.voice = voice.line.write if voice is not None else None
         if old is not None:
             old.stop()
+        if voice is not None:
+            self._emit(VoiceOutChanged(is_open=True, label=voice.label, microphone=voice.microphone))
+        elif old is not None:
+            self._emit(VoiceOutChanged(is_open=False))
 
     def start_recording(self, path: str, *, may_replace: bool = False) -> None:
         """Record picture and sound from now on."""
@@ -469,6 +485,7 @@ class Broadcast:
         message = f'The sound output "{voice.label}" is gone, so your voice is not played.'
         hint = "Connect it again and choose it, or choose another one."
         self._emit(Noticed(reason=Reason(code="voice_out.lost", message=message, hint=hint), is_error=True))
+        self._emit(VoiceOutChanged(is_open=False))
 
     def _present(self, frame: PresentedFrame) -> None:
         for box in self._boxes.values():
@@ -528,10 +545,16 @@ def _find_camera(settings: CameraSettings) -> VirtualCamera:
     return open_camera(settings)
 
 
-def _find_voice_out(settings: VoiceOutSettings) -> VoiceOut:
-    from engine.audio.voice_out import VoiceOut
+def _find_voice_out(settings: VoiceOutSettings) -> AnyVoiceOut:
+    from engine.audio.voice_out import open_voice_out
 
-    return VoiceOut(settings.name, settings.host_api)
+    return open_voice_out(settings)
+
+
+def _correction_s(settings: VoiceOutSettings) -> float:
+    from engine.audio.voice_out import correction_s
+
+    return correction_s(settings)
 
 
 class _SessionStage(Stage):

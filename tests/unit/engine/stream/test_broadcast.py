@@ -304,7 +304,7 @@ def test_microphone_that_is_gone_is_told_once_and_the_portrait_rests(session, pl
 
 def test_voice_out_that_is_gone_is_told_once_and_the_picture_goes_on(session, monkeypatch):
     class Voice:
-        label, has_failed, stopped = "Speakers", False, 0
+        label, microphone, has_failed, stopped = "Speakers", "", False, 0
 
         def __init__(self, name, host_api):
             self.asked, self.line = (name, host_api), DelayLine(48_000)
