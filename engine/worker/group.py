@@ -415,8 +415,10 @@ class RankProcesses:
             yield
         except _Refusal as refusal:
             raise refusal.error from None
-        except BaseException:
+        except BaseException as error:
             # Whatever it was, some ranks may be in the middle of something.
+            if self.is_usable:
+                logger.info("the ranks are ended: %r %s", error, getattr(error, "detail", ""))
             self._end()
             raise
 
