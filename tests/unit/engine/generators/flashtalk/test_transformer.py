@@ -17,7 +17,14 @@ import torch.nn.functional as F  # noqa: E402
 
 from engine.generators.flashtalk.attention import attend_few_keys, choose_attention  # noqa: E402
 from engine.generators.flashtalk.config import DiTConfig  # noqa: E402
-from engine.generators.flashtalk.layers import AudioCrossAttention, FrameRun, KeyValue, RmsNorm  # noqa: E402
+from engine.generators.flashtalk.layers import (  # noqa: E402
+    AudioCrossAttention,
+    FrameRun,
+    KeyValue,
+    RmsNorm,
+    add_gated,
+    modulate,
+)
 from engine.generators.flashtalk.speech_encoder import audio_slices, audio_window  # noqa: E402
 from engine.generators.flashtalk.transformer import (  # noqa: E402
     DiT,
@@ -523,6 +530,46 @@ def _bf16_step(state: dict, inputs: Inputs, step: int):
     assert stream.modulation.dtype == stream.table.dtype == stream.patches.dtype == torch.float32
     assert stream.text[0].k.dtype == chunk.audio[0].k.dtype == torch.bfloat16
     return dit(inputs.latents.float(), step, stream, chunk, LocalGroup(), EXACT)
+
+
+def _drawn(*shape, dtype=torch.float32):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
+
+
+@pytest.mark.parametrize("operation", ["gate", "modulation"])
+def test_gates_and_modulation_are_rounded_once(operation):
+    """They are float32 in a model of bfloat16, and so is what is done with them."""
+    x, branch = _drawn(400, 96, dtype=torch.bfloat16), _drawn(400, 96, dtype=torch.bfloat16).flip(0)
+    one, other = _drawn(96), _drawn(1, 96)[0]
+    if operation == "gate":
+        got, exact = add_gated(x, branch, one), x.double() + branch.double() * one.double()
+    else:
+        got, exact = modulate(x, one, other), x.double() * (1 + other.double()) + one.double()
+    assert got.dtype == torch.bfloat16
+    assert (got != exact.bfloat16()).float().mean() < 1e-3  # a tie now and then
+
+
+def test_the_head_is_float32_from_its_norm_on():
+    state = _bf16_state(1)
+    dit, plain = built(dict(state)), Plain(state, CONFIG, torch.bfloat16, torch.float32)
+    dit.head.head.float()
+    x, e = _drawn(30, 96, dtype=torch.bfloat16), _drawn(1, 96)
+    shift, scale = (state["head.modulation"].double() + e.double()[:, None]).squeeze(0)
+    exact = plain.norm(x, CONFIG.eps).double() * (1 + scale) + shift
+    exact = exact @ state["head.head.weight"].double().T + state["head.head.bias"].double()
+    got = dit.head(x, (state["head.modulation"].float() + e[:, None]).squeeze(0))
+    assert got.dtype == torch.float32 and distance(got.double(), exact) < 1e-6
+
+
+def test_the_patch_embedding_is_rounded_once():
+    """Its constant part and the rest are each kept wide until they are added."""
+    state, inputs = _bf16_state(1), Inputs((3, 3, 5), 7)
+    stream, _ = conditions(dit := built(dict(state)), inputs, dtype=torch.float32)
+    both = torch.cat((inputs.latents, inputs.y.float())).bfloat16().double()
+    wide_state = {name: value.double() for name, value in state.items()}
+    exact = Plain(wide_state, CONFIG, torch.float64, torch.float64).embed(both[:16], both[16:])
+    got = dit.embed_patches(inputs.latents.float(), stream, LocalGroup())
+    assert got.dtype == torch.bfloat16 and (got != exact.bfloat16()).float().mean() < 1e-3
 
 
 def test_bfloat16_is_as_near_to_exact_as_the_published_roundings():
