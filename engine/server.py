@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import BinaryIO
 
-from engine.audio.devices import list_audio_devices
+from engine.audio.hotplug import devices_now
 from engine.errors import ProtocolError, StandinError, UsageError
 from engine.generators.factory import describe_portrait, generator_names, handles_text
 from engine.portrait.annotations import store_annotation
@@ -239,7 +239,7 @@ def list_devices() -> DevicesListed:
 
     microphones, outputs, audio_reason = [], [], None
     try:
-        microphones, outputs = list_audio_devices()
+        microphones, outputs = devices_now()
     except StandinError as error:
         audio_reason = reason_of(error)
     cameras, cameras_reason = list_cameras()

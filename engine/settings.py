@@ -25,10 +25,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class MicrophoneSource(Settings, tag="microphone"):
-    """A microphone by name and host API; empty strings mean the system's default."""
+    """A microphone by name and host API; empty strings mean the system's default, which is followed when it changes."""
 
     name: str = ""
     host_api: str = ""
+    follows_default: bool = True
 
 
 class FileSource(Settings, tag="file"):

@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 _lock = threading.RLock()
 _open_streams = 0
 
+device_lock = _lock
+"""Hold it from `find_device` to the opened stream: an index means another device after `refresh`."""
+
 
 def sound_library() -> Any:
     """The sounddevice module. Raises `DeviceError` where PortAudio is missing."""
@@ -55,6 +58,11 @@ def refresh() -> None:
         if _open_streams == 0:
             library._terminate()
             library._initialize()
+
+
+def has_open_streams() -> bool:
+    """Whether `refresh` would do nothing."""
+    return _open_streams > 0
 
 
 def find_device(kind: str, name: str, host_api: str) -> tuple[int, AudioDevice]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.audio.devices import OpenStream, find_device, sound_library
+from engine.audio.devices import OpenStream, device_lock, find_device, sound_library
 from engine.audio.ring import SampleRing
 from engine.clock import Clock
 from engine.errors import MicrophoneError
@@ -30,9 +30,8 @@ class Microphone:
     """
 
     def __init__(self, name: str = "", host_api: str = "") -> None:
-        index, device = find_device("input", name, host_api)
-        self._index = index
-        self._device = device
+        self._wanted = (name, host_api)
+        _, device = find_device("input", name, host_api)
         self.rate_hz = device.rate_hz
         self.channels = min(2, device.channels)
         self.label = device.name
@@ -57,11 +56,17 @@ class Microphone:
 
     def start(self, clock: Clock) -> None:
         """Open the device. Raises `MicrophoneError` with the cause."""
+        with device_lock:
+            self._open()
+            OpenStream.opened()
+
+    def _open(self) -> None:
         library = sound_library()
+        index, _ = find_device("input", *self._wanted)
         self._called_s = time.monotonic()
         try:
             self._stream = library.InputStream(
-                device=self._index,
+                device=index,
                 samplerate=self.rate_hz,
                 channels=self.channels,
                 dtype="float32",
@@ -74,7 +79,6 @@ class Microphone:
         except library.PortAudioError as error:
             self._close()
             raise _explained(self.label, error) from error
-        OpenStream.opened()
 
     def read(self) -> AudioBlock | None:
         position = self._ring.position

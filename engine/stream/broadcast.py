@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from engine.clock import Clock, SystemClock
-from engine.errors import Cancelled, StandinError, UsageError
+from engine.errors import Cancelled, MicrophoneError, StandinError, UsageError
 from engine.generators.base import Progress
 from engine.media import CanvasFormat, Notice
 from engine.protocol.codec import reason_of
@@ -49,10 +49,13 @@ from engine.sinks.recorder import Recorder
 from engine.sinks.snapshot import write_snapshot
 from engine.stream.director import Director, Stage
 from engine.stream.graph import Graph
+from engine.stream.microphone_watch import MicrophoneWatch
 from engine.stream.runner import GeneratorRunner
 from engine.stream.sources import open_source
 
 if TYPE_CHECKING:
+    from engine.audio.hotplug import Waiter
+    from engine.audio.sources import AudioSource
     from engine.audio.voice_out import AnyVoiceOut
     from engine.sinks.virtual_camera import VirtualCamera
 
@@ -89,6 +92,10 @@ class Broadcast:
         self._cancelled = threading.Event()
         self._ended = threading.Event()
         self._audio_lock = threading.Lock()
+        self._devices_lock = threading.RLock()
+        """Held while sound devices are opened, closed or exchanged; before `_audio_lock`, which is held for moments."""
+        self._has_stopped_microphone = False
+        self._microphone = MicrophoneWatch(_SessionMicrophone(self), self._clock)
         self._voice: AnyVoiceOut | None = None
         self._camera_names: tuple[str, ...] = ()
         self._stage = _SessionStage(self)
@@ -143,6 +150,7 @@ class Broadcast:
                 self._play_on(voice)
             source.start(self._clock)
             self._graph.go_live(source, self._gate_for(settings.source))
+            self._microphone.begin(settings.source)
         except BaseException as error:
             self._give_back()
             reason = reason_of(error) if isinstance(error, StandinError) else Reason(code="error", message=str(error))
@@ -178,6 +186,8 @@ class Broadcast:
             if thread not in making and thread is not threading.current_thread():
                 thread.join(_THREAD_TIMEOUT_S)
         self._threads.clear()
+        with self._devices_lock:
+            self._microphone.end()
         if self._voice is not None:
             self._voice.stop()
             self._voice = None
@@ -211,15 +221,68 @@ class Broadcast:
 
     def set_source(self, source: Source) -> None:
         """Listen to another microphone or file; the present one goes on if that cannot be opened."""
-        graph = self._running()
-        fresh = open_source(source)
-        fresh.start(self._clock)
+        self._running()
+        with self._devices_lock:
+            before = self._settings.source
+            try:
+                fresh = self._opened(source)
+                fresh.start(self._clock)
+            except BaseException:
+                if self._has_stopped_microphone and isinstance(before, MicrophoneSource):
+                    self._microphone.wait(before)
+                raise
+            finally:
+                self._has_stopped_microphone = False
+            self._settings = msgspec.structs.replace(self._settings, source=source)
+            self._microphone.begin(source)
+            self._listen_to(fresh, source)
+
+    def _listen_to(self, fresh: AudioSource, settings: Source) -> None:
+        listener = self._running().listener
         with self._audio_lock:
-            old = graph.listener.source
-            graph.listener.take_from(fresh, self._gate_for(source))
+            old = listener.source
+            listener.take_from(fresh, self._gate_for(settings))
         if old is not None:
             old.stop()
-        self._settings = msgspec.structs.replace(self._settings, source=source)
+
+    def _opened(self, source: Source) -> AudioSource:
+        """Not yet started. A microphone that came after PortAudio had looked is found, too: then the devices in use
+        are closed for a moment."""
+        from engine.audio.devices import has_open_streams
+        from engine.audio.hotplug import devices_elsewhere, is_there
+
+        try:
+            return open_source(source)
+        except MicrophoneError as error:
+            assert isinstance(source, MicrophoneSource)
+            if error.code != "microphone.missing" or not has_open_streams():
+                raise
+            if not is_there(source, devices_elsewhere()):
+                raise
+        self._renew_devices()
+        return open_source(source)
+
+    def _renew_devices(self) -> None:
+        """Let PortAudio look again. Its streams end and begin again around it: sound is missing for a moment, the
+        picture goes on. A microphone in use is closed: the caller opens one, or lets it be waited for."""
+        from engine.audio.devices import refresh
+
+        with self._devices_lock:
+            listener = self._running().listener
+            if isinstance(self._settings.source, MicrophoneSource) and listener.source is not None:
+                listener.source.stop()
+                self._has_stopped_microphone = not self._microphone.is_waiting
+            with self._audio_lock:
+                voice, self._voice = self._voice, None
+                listener.voice = None
+            if voice is not None:
+                voice.stop()
+            refresh()
+            if voice is not None:
+                try:
+                    self._play_on(_find_voice_out(self._settings.voice_out or VoiceOutSettings(name=voice.label)))
+                except StandinError as error:
+                    self._emit(Noticed(reason=reason_of(error), is_error=True))
 
     def set_muted(self, is_muted: bool) -> None:
         """Mute at once, at both ends: what is still in the pipe is neither shown nor heard."""
@@ -272,7 +335,9 @@ class Broadcast:
         self._running()
         if settings is not None and self._shifts_voice(settings):
             return
-        self._play_on(_find_voice_out(settings) if settings is not None else None)
+        with self._devices_lock:
+            self._play_on(_find_voice_out(settings) if settings is not None else None)
+            self._settings = msgspec.structs.replace(self._settings, voice_out=settings)
 
     def _shifts_voice(self, settings: VoiceOutSettings) -> bool:
         """Only the offset is another one: the output goes on, and moves the voice without a click."""
@@ -457,21 +522,15 @@ class Broadcast:
 
     def _follow_source(self, graph: Graph) -> None:
         source = graph.listener.source
-        if source is None or not source.has_ended:
-            return
         if isinstance(self._settings.source, MicrophoneSource):
-            self._emit(
-                Noticed(
-                    reason=Reason(
-                        code="microphone.lost",
-                        message=f'The microphone "{source.label}" is gone, so the portrait is silent.',
-                        hint="Connect it again and choose it, or choose another one.",
-                    ),
-                    is_error=True,
-                )
-            )
-            self.set_source(SilentSource())
-        elif graph.is_shown(graph.listener.heard_until):
+            if self._devices_lock.acquire(
+                blocking=False
+            ):  # opening a device takes seconds; counters are told all along
+                try:
+                    self._microphone.look(graph.listener)
+                finally:
+                    self._devices_lock.release()
+        elif source is not None and source.has_ended and graph.is_shown(graph.listener.heard_until):
             self._ended.set()
 
     def _follow_voice(self, graph: Graph) -> None:
@@ -579,6 +638,43 @@ class _SessionStage(Stage):
 
     def presented(self) -> int:
         return self._session._presented()
+
+
+class _SessionMicrophone:
+    """What the session does for its `MicrophoneWatch`."""
+
+    def __init__(self, session: Broadcast) -> None:
+        self._session = session
+
+    def tell(self, reason: Reason, *, is_error: bool) -> None:
+        self._session._emit(Noticed(reason=reason, is_error=is_error))
+
+    def rest(self) -> None:
+        silence = open_source(SilentSource())
+        silence.start(self._session._clock)
+        self._session._listen_to(silence, SilentSource())
+
+    def open_again(self, wanted: MicrophoneSource) -> AudioSource:
+        return open_source(wanted)
+
+    def renew(self) -> None:
+        self._session._renew_devices()
+
+    def take_back(self, source: AudioSource, waiter: Waiter) -> bool:
+        session = self._session
+        with session._devices_lock:
+            if waiter.is_cancelled or session._graph is None:
+                return False
+            session._listen_to(source, waiter.wanted)
+            session._microphone.taken_back()
+            return True
+
+    def follow_default(self, wanted: MicrophoneSource) -> None:
+        session = self._session
+        with session._devices_lock:
+            if session._settings.source is wanted and session._graph is not None:
+                session._renew_devices()
+                session.set_source(wanted)
 
 
 class _EmittedProgress:

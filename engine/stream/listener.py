@@ -52,6 +52,8 @@ class Listener:
         self.missing_samples = 0
         self._is_starved = False
         self.heard_until = 0
+        self.zero_s = 0.0
+        """How long the source has delivered nothing but exact zeros."""
 
     @property
     def source(self) -> AudioSource | None:
@@ -67,6 +69,7 @@ class Listener:
         """From now on listen to `source`, which has been started, through a gate if there are settings of one."""
         self._source = source
         self._start_s = None
+        self.zero_s = 0.0
         self._resampler = _ToMono16k(source.rate_hz)
         self.set_gate(gate)
 
@@ -101,6 +104,7 @@ class Listener:
 
     def _pass_on(self, block: AudioBlock) -> None:
         assert self._resampler is not None
+        self.zero_s = 0.0 if block.samples.any() else self.zero_s + len(block.samples) / block.rate_hz
         samples = np.zeros_like(block.samples) if self.is_muted else _finite(block.samples)
         samples = self.talk_key.applied(samples, block.captured_at_s, block.rate_hz)
         self.meter.push(samples, block.rate_hz)

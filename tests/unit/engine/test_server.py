@@ -339,7 +339,7 @@ def test_devices_with_the_reason_why_there_are_none(monkeypatch):
         raise DeviceError("No PortAudio.", code="audio.no_portaudio")
 
     camera = CameraDevice(device="/dev/video9", label="Cam", backend="v4l2")
-    monkeypatch.setattr(server_module, "list_audio_devices", none)
+    monkeypatch.setattr(server_module, "devices_now", none)
     monkeypatch.setattr(virtual_camera, "list_cameras", lambda: ([camera], None))
     found = server_module.list_devices()
     assert found == DevicesListed(

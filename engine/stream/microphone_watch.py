@@ -1,0 +1,131 @@
+"""The session's microphone: waited for when it goes away, followed when the default changes, explained when silent."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from engine.audio.hotplug import ZERO_FOR_S, DefaultFollower, Waiter, why_zeros
+from engine.audio.sources import AudioSource
+from engine.clock import Clock
+from engine.protocol.messages import AudioDevice, Reason
+from engine.settings import MicrophoneSource, Source
+from engine.stream.listener import Listener
+
+logger = logging.getLogger(__name__)
+
+
+class MicrophoneHost(Protocol):
+    """What the session does for the watch. All but `tell` are called from threads of the watch's own."""
+
+    def tell(self, reason: Reason, *, is_error: bool) -> None:
+        """Let the user know."""
+        ...
+
+    def rest(self) -> None:
+        """Listen to nothing."""
+        ...
+
+    def open_again(self, wanted: MicrophoneSource) -> AudioSource:
+        """Find it, not yet started. Raises `DeviceError`."""
+        ...
+
+    def renew(self) -> None:
+        """Let PortAudio look again."""
+        ...
+
+    def take_back(self, source: AudioSource, waiter: Waiter) -> bool:
+        """Listen to it again, unless the waiter has been cancelled (false)."""
+        ...
+
+    def follow_default(self, wanted: MicrophoneSource) -> None:
+        """The default is another device now: take that one."""
+        ...
+
+
+class MicrophoneWatch:
+    """All methods are called under the session's lock: `begin` and `end` by whoever changes the source, `look` by its
+    stats thread, a few times a second."""
+
+    def __init__(self, host: MicrophoneHost, clock: Clock, *, waiter: Callable[..., Waiter] = Waiter) -> None:
+        self._host, self._clock, self._make_waiter = host, clock, waiter
+        self._wanted: MicrophoneSource | None = None
+        self._waiter: Waiter | None = None
+        self._follower: DefaultFollower | None = None
+        self._is_zero_told = False
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the microphone is away."""
+        return self._waiter is not None
+
+    def begin(self, source: Source) -> None:
+        """The session listens to `source` now; what was waited for before is not wanted any more."""
+        self.end()
+        self._is_zero_told = False
+        self._wanted = source if isinstance(source, MicrophoneSource) else None
+        if self._wanted is not None and DefaultFollower.is_needed(self._wanted):
+            self._follower = DefaultFollower(self._on_default)
+            self._follower.start()
+
+    def end(self) -> None:
+        """Watch nothing any more; does not wait for threads."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.cancel()
+        follower, self._follower = self._follower, None
+        if follower is not None:
+            follower.end()
+        self._wanted = None
+
+    def look(self, listener: Listener) -> None:
+        """Deal with a microphone that is gone, or delivers nothing."""
+        source, wanted = listener.source, self._wanted
+        if source is None or wanted is None or self.is_waiting:
+            return
+        if source.has_ended:
+            self._wait_for(wanted, source.label)
+        elif listener.zero_s >= ZERO_FOR_S and not self._is_zero_told:
+            self._is_zero_told = True
+            self._host.tell(why_zeros(source.label), is_error=False)
+
+    def _wait_for(self, wanted: MicrophoneSource, label: str) -> None:
+        message = f'The microphone "{label}" is gone, so the portrait is silent.'
+        hint = "It is taken again as soon as it is connected; or choose another one."
+        self._host.tell(Reason(code="microphone.lost", message=message, hint=hint), is_error=True)
+        self.wait(wanted)
+
+    def wait(self, wanted: MicrophoneSource) -> None:
+        """Rest until it can be taken again. Under the session's lock."""
+        self.end()
+        self._wanted = wanted
+        self._host.rest()
+
+        def take(source: AudioSource) -> None:
+            if not self._host.take_back(source, waiter):
+                source.stop()
+                return
+            message = f'The microphone "{source.label}" is back.'
+            self._host.tell(Reason(code="microphone.back", message=message), is_error=False)
+
+        waiter = self._waiter = self._make_waiter(
+            wanted,
+            self._clock,
+            open_again=lambda: self._host.open_again(wanted),
+            renew=self._host.renew,
+            take=take,
+        )
+        waiter.start()
+
+    def taken_back(self) -> None:
+        """The waiter has done its work."""
+        wanted = self._wanted
+        if wanted is not None:
+            self.begin(wanted)
+
+    def _on_default(self, device: AudioDevice) -> None:
+        wanted = self._wanted
+        if wanted is not None and not self.is_waiting:
+            logger.info("the default microphone is now %s", device.name)
+            self._host.follow_default(wanted)

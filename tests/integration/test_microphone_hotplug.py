@@ -1,0 +1,168 @@
+"""Microphones that come and go on a real sound server, in a session that goes on."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+from engine.protocol.messages import DevicesListed, ListDevices, Noticed, SetSource, SetVoiceOut, Start, Stats, Stop
+from engine.settings import CanvasSettings, MicrophoneSource, SessionSettings, VoiceOutSettings
+
+RATE_HZ = 48_000
+
+
+@pytest.fixture
+def hum(tmp_path):
+    """A vowel for a minute."""
+    t = np.arange(60 * RATE_HZ) / RATE_HZ
+    path = tmp_path / "hum.wav"
+    soundfile.write(path, (0.2 * np.sin(2 * np.pi * 140 * t) * (1 + 0.5 * np.sin(6 * t))).astype(np.float32), RATE_HZ)
+    return path
+
+
+def _pactl(server, *words):
+    done = subprocess.run(
+        ["pactl", *words], env={"PATH": "/usr/bin:/bin", **server.environment}, capture_output=True, text=True,
+        timeout=10, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+def _unplug(server):
+    for line in _pactl(server, "list", "short", "modules").splitlines():
+        number, name, *rest = line.split("\t")
+        if name == "module-remap-source" and "source_name=fakemic" in " ".join(rest):
+            _pactl(server, "unload-module", number)
+            return
+    raise AssertionError("there is no such module")
+
+
+def _plug(server):
+    _pactl(server, "load-module", "module-remap-source", "master=mic_feed.monitor", "source_name=fakemic")
+
+
+def _notice(process, code, after=0, timeout_s=40):
+    seen = [0]
+
+    def fits(event):
+        seen[0] += 1
+        return seen[0] > after and isinstance(event, Noticed) and event.reason.code == code
+
+    return process.wait(fits, timeout_s)
+
+
+def _last(process) -> Stats:
+    return [event for event in process.events if isinstance(event, Stats)][-1]
+
+
+def _start(process, source, **settings):
+    small = SessionSettings(portrait="sample:", canvas=CanvasSettings(width=640, height=360), source=source, **settings)
+    assert process.ask(Start, settings=small).error is None
+
+
+def _restart(server, folder):
+    """As `SoundServer` starts it, in the same place."""
+    server._start(
+        "pulseaudio", "-n", "-F", str(folder / "session.pa"), "--daemonize=no", "--exit-idle-time=-1",
+        "--use-pid-file=no", "--disable-shm=yes",
+    )  # fmt: skip
+    deadline_s = time.monotonic() + 10
+    while not (folder / "run" / "native").exists():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def _heard_after(process, count):
+    """Sound arrives after the first `count` events."""
+    process.wait(lambda e: getattr(e, "level_dbfs", -99) > -30 and any(e is x for x in process.events[count:]), 40)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("has_voice_out", [False, True])
+def test_lost_microphone_is_taken_again_by_itself(sound_server, engine, hum, tmp_path, has_voice_out):
+    """The sound server ends and begins again; the picture goes on meanwhile, and the voice is heard again."""
+    process = engine()
+    _start(process, MicrophoneSource(name="fakemic"))
+    if has_voice_out:
+        assert process.ask(SetVoiceOut, voice_out=VoiceOutSettings(name="fakeout")).error is None
+    sound_server.speak(hum)
+    _heard_after(process, 0)
+    before = len(process.events)
+    sound_server.stop()
+    lost = _notice(process, "microphone.lost", before)
+    assert "fakemic" in lost.reason.message and lost.is_error
+    ticks = _last(process).ticks
+    time.sleep(4.0)
+    assert _last(process).ticks - ticks > 60 and _last(process).level_dbfs < -60, "the picture goes on"
+    _restart(sound_server, tmp_path / "sound")
+    back = _notice(process, "microphone.back", before)
+    assert "fakemic" in back.reason.message and not back.is_error
+    after = len(process.events)
+    sound_server.speak(hum)
+    _heard_after(process, after)
+    assert process.ask(Stop).error is None
+
+
+@pytest.mark.slow
+def test_unplugged_source_is_heard_again_when_it_is_back(sound_server, engine, hum):
+    """The server moves the stream of a source that vanishes to another one, and back when it is there again."""
+    process = engine()
+    _start(process, MicrophoneSource(name="fakemic"))
+    sound_server.speak(hum)
+    _heard_after(process, 0)
+    _unplug(sound_server)
+    process.wait(lambda e: e is _last(process) and e.level_dbfs < -60)
+    after = len(process.events)
+    _plug(sound_server)
+    _heard_after(process, after)
+    assert process.ask(Stop).error is None
+
+
+def test_devices_are_listed_anew_and_taken_while_live(sound_server, engine, tmp_path):
+    """A microphone that came after the session had begun is in the list, and can be chosen."""
+    process = engine()
+    _start(process, MicrophoneSource(name="fakemic"))
+    text = (tmp_path / "sound" / "asound.conf").read_text()
+    late = 'pcm.latemic { type pulse device latemic hint { show on description "LateMic" } }\n'
+    (tmp_path / "sound" / "asound.conf").write_text(text + late)
+    _pactl(sound_server, "load-module", "module-remap-source", "master=mic_feed.monitor", "source_name=latemic")
+    assert process.ask(ListDevices).error is None
+    listed = process.wait(lambda e: isinstance(e, DevicesListed))
+    assert "latemic" in [device.name for device in listed.microphones]
+    assert process.ask(SetSource, source=MicrophoneSource(name="latemic")).error is None
+    error = process.ask(SetSource, source=MicrophoneSource(name="nomic")).error
+    assert error.code == "microphone.missing"
+    time.sleep(1.0)
+    before = _last(process)
+    time.sleep(1.0)
+    assert _last(process).missing_samples == before.missing_samples, "the one in use goes on"
+    assert process.ask(Stop).error is None
+
+
+def test_exact_silence_is_explained_once(sound_server, engine):
+    """Nothing plays into the null sink: its monitor delivers zeros, as macOS does where it forbids the microphone."""
+    process = engine()
+    _start(process, MicrophoneSource(name="fakemic"))
+    notice = _notice(process, "microphone.all_zero")
+    assert "fakemic" in notice.reason.message and notice.reason.hint and not notice.is_error
+    time.sleep(4.0)
+    assert sum(isinstance(e, Noticed) and e.reason.code == "microphone.all_zero" for e in process.events) == 1
+    assert process.ask(Stop).error is None
+
+
+def test_default_follows_the_systems_choice(sound_server, engine, hum):
+    """The server moves the stream of who asked for no microphone by name."""
+    _pactl(sound_server, "load-module", "module-null-sink", "sink_name=other_feed", "rate=48000", "channels=1")
+    _pactl(sound_server, "load-module", "module-remap-source", "master=other_feed.monitor", "source_name=othermic")
+    process = engine()
+    _start(process, MicrophoneSource())
+    sound_server._start("paplay", "-d", "other_feed", "--latency-msec=20", str(hum))
+    time.sleep(2.0)
+    assert _last(process).level_dbfs < -60
+    _pactl(sound_server, "set-default-source", "othermic")
+    _heard_after(process, len(process.events))
+    assert process.ask(Stop).error is None
