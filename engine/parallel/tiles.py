@@ -80,6 +80,14 @@ class RowBands:
         self._count(total, 1)
         return total
 
+    def agree(self, x: Tensor) -> Tensor:
+        """Rank 0's `x` on every rank. What all ranks compute alike may differ in a last bit, and what a stream feeds
+        on must not."""
+        x = x.contiguous()
+        dist.broadcast(x, group_src=0, group=self._world)
+        self._count(x, self.plan.world - 1 if self.rank == 0 else 0)
+        return x
+
     def average(self, x: Tensor) -> Tensor:
         """Mean of what the ranks found on their bands, each weighted by its rows."""
         weighted = x * (self._height(self.rank) / self._latent_rows)

@@ -56,6 +56,7 @@ def render_clip(
     height, width = portrait.image.shape[:2]
     maker = create_generator(generator.name, seed=generator.seed, fps=fps, options=generator.options)
     try:
+        maker.check()
         notices = [*portrait.notices, *maker.prepare(portrait, composer.room_for((width, height)), progress)]
         recorder.open(CanvasFormat(width=canvas.width, height=canvas.height, fps=fps))
         heard = _Heard(audio, recorder)

@@ -182,11 +182,13 @@ def load_speech_encoder(folder: Path, weights: Path, device: torch.device) -> Sp
 def text_features(report: CheckpointReport, prompt: str, device: torch.device, progress: Progress) -> Tensor:
     """Features [n, text_dim] of the prompt on the host, from the last time or from the text encoder, loaded for it."""
     dtype = precision_for(device).text
-    key = content_key("text", clean_prompt(prompt), weights_key(report.text_encoder), str(dtype))
+    text_len = DiTConfig.from_dict(report.config).text_len
+    words = [weights_key(path) for path in sorted(report.tokenizer.iterdir()) if path.is_file()]
+    key = content_key("text", clean_prompt(prompt), weights_key(report.text_encoder), *words, str(text_len), str(dtype))
 
     def encode() -> Tensor:
         progress.update("text encoder", 0, 1)
-        ids, mask = tokenize(report.tokenizer, prompt, DiTConfig.from_dict(report.config).text_len)
+        ids, mask = tokenize(report.tokenizer, prompt, text_len)
         state = read_pth(report.text_encoder)
         model = build_text_encoder(_sizes(TextEncoderConfig.of, state, report.text_encoder))
         renamed = _renamed(rename_text_encoder, state, report.text_encoder)

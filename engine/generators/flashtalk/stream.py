@@ -35,6 +35,7 @@ def make_anchor(portrait: Tensor, vae: Vae, shape: StreamShape, bands: RowBands 
     """
     video = F.pad(portrait, (0, 0, 0, 0, 0, shape.frames - 1))
     latents = vae.encode(video, tiles=bands)
+    latents = latents if bands is None else bands.agree(latents)
     mask = torch.zeros_like(latents[:MASK_CHANNELS])
     mask[:, 0] = 1.0
     return Anchor(portrait=portrait, y=torch.cat((mask, latents)), motion=latents[:, :1])
@@ -104,7 +105,8 @@ class FlashTalkStream:
             skip -= skipped
             if skipped < raw.shape[2]:
                 yield raw[:, :, skipped:], matched[:, :, skipped:]
-        self._motion = self._vae.encode(torch.cat(tail, dim=2), tiles=None if bands is None else bands.for_encoding)
+        motion = self._vae.encode(torch.cat(tail, dim=2), tiles=None if bands is None else bands.for_encoding)
+        self._motion = motion if bands is None else bands.agree(motion)
 
 
 def _last(tail: list[Tensor], fresh: Tensor, count: int) -> list[Tensor]:

@@ -22,6 +22,8 @@ from engine.generators.flashtalk.config import DiTConfig
 from engine.generators.flashtalk.transformer import DiT, is_set_up_only
 
 _SHOWN_KEYS = 3
+_TOLD_STEPS = 200
+"""Progress is told this often at most: there are 1633 tensors, and most of them are small."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +62,9 @@ def load_dit(
             with _explained(files[0].parent):
                 tensor = shard.get_tensor(name)
             state[name] = tensor.to(torch.device("cpu") if is_set_up_only(name) else device, dtype)
-            done += tensor.numel() * dtype.itemsize
-            progress.update("transformer", done, total, "bytes")
+            told, done = done * _TOLD_STEPS // total, done + tensor.numel() * dtype.itemsize
+            if done * _TOLD_STEPS // total > told:
+                progress.update("transformer", done, total, "bytes")
     assign(dit, state)
     # Rounded like the rest, as the reference does, then kept wide: it is applied in float32 at every step.
     dit.head.head.to(torch.promote_types(dtype, torch.float32))
