@@ -190,7 +190,12 @@ class RankProcesses:
         channel = self._line(teller, launch)
         samples = -(-SAMPLE_RATE_HZ * (spec.chunk.frames + 1) // spec.chunk.fps) + spec.chunk.lookahead_samples
         # A whole chunk, so that rank 0 never waits for the engine inside one.
-        form = {"width": spec.width, "height": spec.height, "slots": spec.chunk.frames, "samples": samples}
+        form: dict[str, Any] = {
+            "width": spec.width,
+            "height": spec.height,
+            "slots": spec.chunk.frames,
+            "samples": samples,
+        }
         with self._guard:
             if not self.is_usable:
                 channel.close()

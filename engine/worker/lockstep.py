@@ -4,6 +4,9 @@ Commands go over a group of their own on the CPU (gloo), with a long timeout, si
 Collectives of the model have timeouts in seconds, except while a model is loaded, when ranks differ by minutes.
 """
 
+# pyright: reportPrivateImportUsage=false
+# torch documents its stores as torch.distributed.FileStore and so on, but does not list them as exported.
+
 from __future__ import annotations
 
 import contextlib
@@ -98,13 +101,13 @@ class Lockstep:
         timeout = self._load_timeout if is_loading else self._timeout
         # The public API sets a timeout only when a group is made; this one is torch's own for doing it later.
         for group in list(dist.distributed_c10d._world.pg_map):
-            if group is not self._control:
+            if isinstance(group, dist.ProcessGroup) and group is not self._control:
                 with contextlib.suppress(AttributeError, RuntimeError):
                     dist.distributed_c10d._set_pg_timeout(timeout, group)
 
     def note(self, name: str, text: bytes) -> None:
         """Pin a note on the board, which all ranks can read; any thread."""
-        self._notes.set(f"{name}/{self.rank}", text)
+        self._notes.set(f"{name}/{self.rank}", text.decode())
 
     def notes(self, name: str) -> dict[int, bytes]:
         """The newest note of that name of each rank that has pinned one."""

@@ -17,11 +17,11 @@ WIRE_VERSION = 1
 MAX_MESSAGE_BYTES = 1 << 20
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
     """Base of all messages."""
 
 
-class Fault(Message, tag="failed"):
+class Fault(Message, frozen=True, tag="failed"):
     """An error on its way: `kind` is a class of `engine.errors`, `rank` who had it (-1: nobody in particular).
 
     `is_consequence`: it only says that another rank is gone or silent, so that the cause is elsewhere.
@@ -59,7 +59,7 @@ def fault_of(error: StandinError, rank: int = -1, *, is_consequence: bool = Fals
 # ----------------------------------------------------------------------------------- commands, engine to rank 0 to all
 
 
-class Open(Message, tag="open"):
+class Open(Message, frozen=True, tag="open"):
     """The first command: what every rank makes frames with. `generator` is "module:Class"; `memory` is the slots'."""
 
     number: int
@@ -74,7 +74,7 @@ class Open(Message, tag="open"):
     samples: int
 
 
-class PortraitData(Message):
+class PortraitData(Message, frozen=True):
     """A `Portrait`; its pixels lie one after the other in shared memory: image, then alpha and mask where there are."""
 
     name: str
@@ -87,7 +87,7 @@ class PortraitData(Message):
     annotations: dict[str, str]
 
 
-class Prepare(Message, tag="prepare"):
+class Prepare(Message, frozen=True, tag="prepare"):
     """Begin stream number `stream`; `memory` holds the portrait's pixels."""
 
     number: int
@@ -97,7 +97,7 @@ class Prepare(Message, tag="prepare"):
     size: tuple[int, int]
 
 
-class Generate(Message, tag="generate"):
+class Generate(Message, frozen=True, tag="generate"):
     """One chunk of `stream`; its `samples` are in the memory's sound slot, which is rank 0's until `Done`."""
 
     number: int
@@ -109,33 +109,33 @@ class Generate(Message, tag="generate"):
     is_discontinuous: bool
 
 
-class Reset(Message, tag="reset"):
+class Reset(Message, frozen=True, tag="reset"):
     """`stream` begins anew."""
 
     number: int
     stream: int
 
 
-class Discard(Message, tag="discard"):
+class Discard(Message, frozen=True, tag="discard"):
     """`stream` is of no more use."""
 
     number: int
     stream: int
 
 
-class Tick(Message, tag="tick"):
+class Tick(Message, frozen=True, tag="tick"):
     """Nothing to do, said so that silence means trouble."""
 
     number: int
 
 
-class Exit(Message, tag="exit"):
+class Exit(Message, frozen=True, tag="exit"):
     """Leave."""
 
     number: int
 
 
-class Credit(Message, tag="credit"):
+class Credit(Message, frozen=True, tag="credit"):
     """Slot `slot` is rank 0's again."""
 
     slot: int
@@ -148,20 +148,20 @@ ToRank = Union[RankCommand, Credit]
 # -------------------------------------------------------------------------------------------------- rank 0 to engine
 
 
-class Hello(Message, tag="hello"):
+class Hello(Message, frozen=True, tag="hello"):
     """The first message of all."""
 
     version: int
     ranks: int
 
 
-class Opened(Message, tag="opened"):
+class Opened(Message, frozen=True, tag="opened"):
     """All ranks have what they make frames with, and rank 0 has the memory: its name may go."""
 
     number: int
 
 
-class Working(Message, tag="working"):
+class Working(Message, frozen=True, tag="working"):
     """How far the slowest rank is; comes at least once a second while a stream is prepared."""
 
     stage: str
@@ -170,7 +170,7 @@ class Working(Message, tag="working"):
     unit: str = ""
 
 
-class NoticeData(Message):
+class NoticeData(Message, frozen=True):
     """A `Notice`."""
 
     code: str
@@ -178,7 +178,7 @@ class NoticeData(Message):
     hint: str = ""
 
 
-class FrameReady(Message, tag="frame"):
+class FrameReady(Message, frozen=True, tag="frame"):
     """Frame number `frame` lies in slot `slot`, which is the engine's until its `Credit`."""
 
     number: int
@@ -186,14 +186,14 @@ class FrameReady(Message, tag="frame"):
     frame: int
 
 
-class Done(Message, tag="done"):
+class Done(Message, frozen=True, tag="done"):
     """Command `number` was carried out (by all ranks for `Prepare`, by rank 0 for the others)."""
 
     number: int
     notices: list[NoticeData] = []
 
 
-class Refused(Message, tag="refused"):
+class Refused(Message, frozen=True, tag="refused"):
     """Command `number` cannot be carried out; nothing has been begun, and everything else goes on."""
 
     number: int
