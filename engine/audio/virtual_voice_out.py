@@ -38,6 +38,8 @@ class VirtualVoiceOut:
 
     def __init__(self) -> None:
         self.label = self.microphone = ""
+        self.source = ""
+        """The microphone's name in the server."""
         self.channels = 1
         self.line = DelayLine(_RATE_HZ)
         self.has_failed = False
@@ -55,6 +57,7 @@ class VirtualVoiceOut:
             self._release()
             raise
         self.label = self.microphone = self._device.label
+        self.source = self._device.source
         self._thread = threading.Thread(target=self._run, name="voice-out", daemon=True)
         self._thread.start()
 
