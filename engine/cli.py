@@ -20,7 +20,7 @@ from importlib import import_module
 from engine.errors import StandinError, UsageError
 from engine.log import set_up_logging
 
-_COMMANDS = ("render", "live", "demo", "devices", "doctor", "models", "bench", "serve")
+_COMMANDS = ("render", "live", "demo", "devices", "sync", "doctor", "models", "bench", "serve")
 """Each is a module in `engine.commands` with `add_to(subparsers)` and `run(arguments) -> int`."""
 
 _MAY_BE_LEFT_BEHIND = ("generator", "loader")

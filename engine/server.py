@@ -32,6 +32,7 @@ from engine.protocol.messages import (
     Noticed,
     Ping,
     PortraitAnalysed,
+    Progressed,
     Reason,
     Reply,
     SetCamera,
@@ -48,8 +49,10 @@ from engine.protocol.messages import (
     Stop,
     StopRecording,
     StoreHandles,
+    SyncTest,
     TakeSnapshot,
 )
+from engine.stream import sync_test
 from engine.stream.broadcast import Broadcast
 
 logger = logging.getLogger(__name__)
@@ -79,6 +82,7 @@ class Server:
         self._output = events
         self._write_lock = threading.Lock()
         self._broadcast: Broadcast | None = None
+        self._sync_test: sync_test.SyncTest | None = None
         self._work: queue.Queue[AnyCommand | _Ended | None] = queue.Queue()
         self._is_leaving = threading.Event()
         self._handlers: dict[type, Callable] = {
@@ -96,6 +100,7 @@ class Server:
             StartRecording: lambda c: self._live().start_recording(c.path, may_replace=c.may_replace),
             StopRecording: lambda c: self._live().stop_recording(),
             TakeSnapshot: lambda c: self._live().take_snapshot(c.path),
+            SyncTest: self._test_sync,
             ListDevices: lambda c: self.emit(list_devices()),
             AnalysePortrait: self._analyse,
             StoreHandles: self._store_handles,
@@ -146,8 +151,8 @@ class Server:
             else:
                 self.emit(Reply(id=number, error=reason_of(error)))
             return
-        if isinstance(command, Stop) and self._broadcast is not None:
-            self._broadcast.cancel()
+        if isinstance(command, Stop):
+            self._cancel()
         if isinstance(command, _QUICK):
             self._execute(command)
         else:
@@ -198,6 +203,24 @@ class Server:
             broadcast.stop()
             broadcast.has_ended.set()
 
+    def _test_sync(self, command: SyncTest) -> None:
+        if self._broadcast is not None:
+            raise UsageError(
+                "The sync test plays clicks, which those in your call would hear.",
+                code="sync.session_running",
+                hint="Stop the session first.",
+            )
+        test = sync_test.SyncTest(
+            command.voice_out, command.microphone, seconds=command.seconds, is_stored=command.is_stored
+        )
+        self._sync_test = test
+        try:
+            if self._is_leaving.is_set():
+                return
+            self.emit(test.run(EmittedProgress(self.emit)))
+        finally:
+            self._sync_test = None
+
     def _analyse(self, command: AnalysePortrait) -> None:
         portrait = load_portrait(command.portrait)
         found = describe_portrait(portrait)
@@ -221,9 +244,14 @@ class Server:
     def _leave(self) -> None:
         if not self._is_leaving.is_set():
             self._is_leaving.set()
-            if self._broadcast is not None:
-                self._broadcast.cancel()
+            self._cancel()
             self._work.put(None)
+
+    def _cancel(self) -> None:
+        """Make what takes long end soon; from any thread."""
+        for work in (self._broadcast, self._sync_test):
+            if work is not None:
+                work.cancel()
 
     def _watch_end(self) -> None:
         """Whatever hangs, the process is gone two seconds after the window."""
@@ -231,6 +259,18 @@ class Server:
         threading.Event().wait(_LEAVE_WITHIN_S)
         logger.error("giving everything back took longer than %g s: leaving without", _LEAVE_WITHIN_S)
         self._exit_now(1)
+
+
+class EmittedProgress:
+    """Progress as events, ten a second at most."""
+
+    def __init__(self, emit: Callable[[Event], None]) -> None:
+        self._emit, self._said = emit, -1.0
+
+    def update(self, stage: str, done: float, total: float, unit: str = "") -> None:
+        if done - self._said >= 0.1 or done >= total > self._said:
+            self._said = done
+            self._emit(Progressed(stage=stage, done=done, total=total, unit=unit))
 
 
 def list_devices() -> DevicesListed:
