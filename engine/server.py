@@ -217,7 +217,7 @@ class Server:
         try:
             if self._is_leaving.is_set():
                 return
-            self.emit(test.run(EmittedProgress(self.emit)))
+            self.emit(test.run(_EmittedProgress(self.emit)))
         finally:
             self._sync_test = None
 
@@ -261,16 +261,14 @@ class Server:
         self._exit_now(1)
 
 
-class EmittedProgress:
-    """Progress as events, ten a second at most."""
+class _EmittedProgress:
+    """Progress as events."""
 
     def __init__(self, emit: Callable[[Event], None]) -> None:
-        self._emit, self._said = emit, -1.0
+        self._emit = emit
 
     def update(self, stage: str, done: float, total: float, unit: str = "") -> None:
-        if done - self._said >= 0.1 or done >= total > self._said:
-            self._said = done
-            self._emit(Progressed(stage=stage, done=done, total=total, unit=unit))
+        self._emit(Progressed(stage=stage, done=done, total=total, unit=unit))
 
 
 def list_devices() -> DevicesListed:
