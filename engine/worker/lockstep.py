@@ -47,7 +47,9 @@ class Lockstep:
             world_size=size,
             timeout=timedelta(seconds=_JOIN_S),
         )
-        self._control = dist.new_group(backend="gloo", timeout=self._load_timeout)
+        control = dist.new_group(backend="gloo", timeout=self._load_timeout)
+        assert isinstance(control, dist.ProcessGroup)
+        self._control = control
         self._notes = dist.PrefixStore("notes", self._store)
         self._number = 0
 
