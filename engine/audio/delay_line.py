@@ -13,7 +13,13 @@ MAX_CORRECTION = 0.005
 """Half a percent of speed: nobody hears it, and it makes good 5 ms a second."""
 
 REALIGN_S = 0.060
-"""Beyond this the voice jumps to its place, in a pause of the speaker."""
+"""Beyond this the voice has to jump to its place, in a pause of the speaker if there is one."""
+
+_IN_PASSING_S = 0.020
+"""Beyond this it does so if there happens to be a pause, which costs nothing."""
+
+_SETTLE_S = 0.3
+"""An output fills its buffers when it starts; what it says of their delay before that is of no use."""
 
 _AT_ONCE_S = 0.250
 _PATIENCE_S = 6.0
@@ -70,6 +76,7 @@ class DelayLine:
         self._last = 0.0
         self._quiet = 0
         self._wait = 0
+        self._filled = 0
         # From one to the other, each replaced whole.
         self._jumps = 0
         self._mark: _Mark | None = None
@@ -139,12 +146,12 @@ class DelayLine:
             return jumps, samples, True
         if abs(self._smooth_s) < REALIGN_S:
             self._astray_since_s = None
+        elif self._astray_since_s is None:
+            self._astray_since_s = now_s
+        if abs(self._smooth_s) < _IN_PASSING_S or now_s - self._measured_since_s < _MEASURE_S:
             return None
-        if now_s - self._measured_since_s < _MEASURE_S:
-            return None
-        self._astray_since_s = now_s if self._astray_since_s is None else self._astray_since_s
-        is_urgent = abs(self._smooth_s) > _AT_ONCE_S or now_s - self._astray_since_s > _PATIENCE_S
-        return jumps, samples, is_urgent
+        is_lasting = self._astray_since_s is not None and now_s - self._astray_since_s > _PATIENCE_S
+        return jumps, samples, is_lasting or abs(self._smooth_s) > _AT_ONCE_S
 
     def clear(self) -> None:
         """Forget what waits: it must not be heard any more."""
@@ -167,13 +174,16 @@ class DelayLine:
         self._last = float(out[-1, 0])
         heard = float(max(out.max(), -out.min()))
         self._quiet = self._quiet + count if heard < _QUIET else 0
-        self._mark = (self._jumps, self._ring.position, sounds_at_s + (count + self._wait) / self.rate_hz)
+        self._filled += count
+        if self._filled > _SETTLE_S * self.rate_hz:
+            self._mark = (self._jumps, self._ring.position, sounds_at_s + (count + self._wait) / self.rate_hz)
 
     def restart(self) -> None:
         """By the callback's thread: the output has been opened anew, so begin in the right place again."""
         self._ring.skip(len(self._ring))
         self._has_begun = False
-        self._wait = 0
+        self._wait = self._filled = 0
+        self._mark = None
         self._jump()
 
     def _obey(self, block: int) -> None:

@@ -27,6 +27,7 @@ _QUIET_S = 1.5
 """Until the first chirp: devices start, and the delay line finds its place."""
 
 _STEP_S = 0.002
+_TELL_EVERY_S = 0.25
 _AUDIO_EVERY_S = 0.010
 _FIRST_FRAME_S = 0.050
 _LARGEST_SPREAD_S = 0.025
@@ -84,12 +85,15 @@ class SyncTest:
         rig = _Rig(voice, self._clock)
         source = ChirpSource(self._seconds, _QUIET_S)
         rig.begin(source)
-        started_s = self._clock.now()
+        started_s, told_s = self._clock.now(), -1.0
         while (passed_s := self._clock.now() - started_s) < self._seconds + rig.graph.delay_s + 0.5:
             if self._cancelled.wait(_STEP_S):
                 raise Cancelled("The sync test was stopped.")
             rig.step()
-            progress.update("sync test", min(passed_s, self._seconds), self._seconds, "s")
+            if passed_s - told_s >= _TELL_EVERY_S and passed_s < self._seconds:
+                told_s = passed_s
+                progress.update("sync test", passed_s, self._seconds, "s")
+        progress.update("sync test", self._seconds, self._seconds, "s")
         hearing.stop()
         return compare(source.begins_s, rig, hearing)
 

@@ -113,7 +113,8 @@ def test_callback_allocates_nothing_lasting(microphone):
 
 def _begin(voice, callback, out, times):
     """Nothing is played before it is known when it would sound."""
-    callback(out, 480, times, None)
+    for _ in range(31):
+        callback(out, 480, times, None)
     assert not out.any()
     voice.line.steer(0.02, time.monotonic())
 
