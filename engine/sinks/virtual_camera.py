@@ -27,6 +27,7 @@ _OPEN_TIMEOUT_S = 15.0
 _HANGS_AFTER_S = 3.0
 _CLOSE_TIMEOUT_S = 2.0
 _PAUSE_S = 1.0
+_LAST_WORDS_S = 0.5
 _RESTART_AFTER_S = (0.2, 1.0, 3.0)
 _STEADY_S = 30.0
 """After this long without trouble, earlier restarts are forgotten."""
@@ -200,7 +201,8 @@ class _CameraChild:
         if self._error is not None:
             return self._error
         if self._process.poll() is not None:
-            return CameraError(
+            self._listener.join(_LAST_WORDS_S)  # what it said may still be on its way
+            return self._error or CameraError(
                 "The camera process ended unexpectedly.",
                 code="camera.died",
                 hint="Start the camera again.",

@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -154,13 +155,35 @@ def run_in(machine: Path, driver: Path, for_pytest: list[str], figures: Path | N
     with tempfile.TemporaryDirectory(prefix="standin-camera-vm-") as out:
         job = Path(out) / "job.sh"
         job.write_text(job_script(version, driver, for_pytest), encoding="utf-8")
-        status = subprocess.call(
-            ["bash", str(HERE / "boot.sh"), str(machine), str(driver), str(job), out, *CAMERAS],
-            env={**os.environ, "CAMERA_VM_MEMORY_MB": str(MEMORY_MB), "CAMERA_VM_TIMEOUT_S": str(BOOT_TIMEOUT_S)},
-        )
+        with host_times_in(Path(out)):
+            status = subprocess.call(
+                ["bash", str(HERE / "boot.sh"), str(machine), str(driver), str(job), out, *CAMERAS],
+                env={**os.environ, "CAMERA_VM_MEMORY_MB": str(MEMORY_MB), "CAMERA_VM_TIMEOUT_S": str(BOOT_TIMEOUT_S)},
+            )
         keep_figures(Path(out) / "figures.jsonl", figures)
     say(f"v4l2loopback {version}: status {status} after {time.monotonic() - started_s:.0f} s")
     return status
+
+
+@contextlib.contextmanager
+def host_times_in(folder: Path):
+    """Keeps `folder`/host_times up to date: idle and all seconds of this computer's cores."""
+    is_over = threading.Event()
+
+    def write() -> None:
+        while not is_over.wait(0.5):
+            times = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+            draft = folder / "host_times.new"
+            draft.write_text(f"{times[3] / 100} {sum(times) / 100}")
+            draft.replace(folder / "host_times")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        writer.join()
 
 
 def job_script(version: str, driver: Path, for_pytest: list[str]) -> str:

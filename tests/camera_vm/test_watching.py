@@ -13,8 +13,9 @@ COLOUR_TOLERANCE = 8
 """Steps of 255: limited range and rounding there and back take about 3."""
 
 
-def check(seen, *, fps=None, share=0.5):
-    """`share` is how many of the pictures a watcher must catch, and `fps` the rate, which takes seconds to measure."""
+def check(seen, *, fps=None, share=0.2):
+    """`fps` is the rate to come, which takes seconds to measure; `share` is how many pictures a watcher must catch, of
+    which a busy computer lets it miss many."""
     assert (seen.width, seen.height) == (640, 360)
     assert seen.torn <= len(seen.numbers) // 20
     assert seen.new_numbers == sorted(seen.new_numbers), "pictures came out of order"
@@ -24,13 +25,13 @@ def check(seen, *, fps=None, share=0.5):
 
 
 @pytest.mark.parametrize("backend", ["v4l2", "pyvirtualcam"])
-def test_ffmpeg_sees_every_numbered_picture_in_order(produce, figure, backend):
+def test_ffmpeg_sees_every_numbered_picture_in_order(produce, figure, host_was_free, backend):
     producer = produce("sink", CAMERA, "--backend", backend)
     opened = producer.opened()
     assert opened["device"] == CAMERA and opened["label"] == LABELS[CAMERA]
     seen = watch_with_ffmpeg(CAMERA, 100)
     figure(f"ffmpeg watches {backend}", seen.figures())
-    check(seen, fps=25)
+    check(seen, fps=25, share=0.9 if host_was_free() else 0.2)
     end = producer.stop()
     figure(f"{backend} was fed", end)
     assert end["restarts"] == 0
@@ -55,7 +56,7 @@ def test_v4l2_ctl_sees_the_pictures_the_label_and_the_rate(produce, figure, tmp_
     assert "Video Output" not in told.split("Device Caps")[1].split("Priority")[0], "browsers would not list it"
     seen = watch_with_v4l2_ctl(CAMERA, 60, tmp_path)
     figure("v4l2-ctl", seen.figures())
-    check(seen, share=0.2)  # it stops for the file that it writes
+    check(seen)
     producer.stop()
 
 
