@@ -29,14 +29,27 @@ class _Pool:
 
     def take(self, wanted: GroupSettings, stream: int, decide: Callable[[], GroupSettings]) -> RankProcesses:
         """A group that can be used, made now if there is none, with the settings of `decide`. The one before it has
-        ended by then: its memory on the GPUs is free."""
+        ended by then: its memory on the GPUs is free. Others are not held up by either."""
+        group = self._joined(wanted, stream)
+        if group is not None:
+            return group
+        before, _ = self._groups.get(wanted, (None, set()))
+        if before is not None:
+            before.wait_ended()
+        settings = decide()
         with self._lock:
             group, streams = self._groups.get(wanted, (None, set()))
             if group is None or not group.is_usable:
-                if group is not None:
-                    group.wait_ended()
-                group, streams = RankProcesses(decide()), set()
+                group, streams = RankProcesses(settings), set()
                 self._groups[wanted] = group, streams
+            streams.add(stream)
+            return group
+
+    def _joined(self, wanted: GroupSettings, stream: int) -> RankProcesses | None:
+        with self._lock:
+            group, streams = self._groups.get(wanted, (None, set()))
+            if group is None or not group.is_usable:
+                return None
             streams.add(stream)
             return group
 
