@@ -143,20 +143,20 @@ def mouth_of(times_s: np.ndarray, cells: np.ndarray, spoken: np.ndarray, grid_s:
 
 def test_a_voice_becomes_a_talking_picture_in_sync(figure, host_was_free, tmp_path):
     stats_path = tmp_path / "stats.json"
-    sound_system = str(Path(__file__).with_name("asound.conf"))
+    places = {"HOME": str(tmp_path), "ALSA_CONFIG_PATH": str(Path(__file__).with_name("asound.conf"))}
     live = subprocess.Popen(
         [
             sys.executable, "-m", "engine", "live", "--portrait", "sample:", "--mic", MICROPHONE, "--voice-out",
             SPEAKER, "--camera", CAMERA, "--canvas", f"{WIDTH}x{HEIGHT}", "--stats", str(stats_path), "--json",
         ],
-        stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2], env={**os.environ, "HOME": str(tmp_path), "ALSA_CONFIG_PATH": sound_system},
+        stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2], env={**os.environ, **places},
     )  # fmt: skip
     events: list[dict] = []
     is_live = threading.Event()
     threading.Thread(target=follow, args=(live.stdout, events, is_live), daemon=True).start()
     with contextlib.ExitStack() as ends:
         ends.callback(end, live)
-        assert is_live.wait(90), events[-5:]
+        assert is_live.wait(120), events[-5:]
         wait_for_pictures(CAMERA)
         viewer = Viewer()
         ends.callback(viewer.stop)
@@ -193,7 +193,7 @@ def test_a_voice_becomes_a_talking_picture_in_sync(figure, host_was_free, tmp_pa
 def end(live: subprocess.Popen) -> None:
     live.terminate()
     try:
-        live.wait(20)
+        live.wait(60)
     finally:
         live.kill()
         live.stdout.close()

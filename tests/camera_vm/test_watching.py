@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import pytest
@@ -92,6 +93,23 @@ def test_a_watcher_that_comes_goes_and_comes_back(produce, figure):
         check(seen)
     assert first.new_numbers[-1] < second.new_numbers[0] < second.new_numbers[-1] < third.new_numbers[0]
     figure("came back", [seen.figures() for seen in (first, second, third)])
+    assert producer.stop()["restarts"] == 0
+
+
+def test_two_watchers_at_once(produce, is_old_driver):
+    """The new driver has room for one; the second is refused, and the first one and the producer notice nothing."""
+    producer = produce("sink", CAMERA)
+    producer.opened()
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(FfmpegReader(CAMERA, 640, 360))
+        first.read(5)
+        second = stack.enter_context(FfmpegReader(CAMERA, 640, 360))
+        if is_old_driver:
+            check(second.read(20))
+        else:
+            with pytest.raises(AssertionError, match="busy"):
+                second.read(20)
+        check(first.read(20))
     assert producer.stop()["restarts"] == 0
 
 
