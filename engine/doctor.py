@@ -2,196 +2,121 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
+import logging
+import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 
-from engine.assets import asset_path
-from engine.camera.linux_devices import lists_in_browsers
+from engine.diagnosis import cameras, software, sound
+from engine.diagnosis.catalogue import Catalogue, Finding, preferred_language
+from engine.diagnosis.fixes import with_fix
+from engine.diagnosis.system import System
 from engine.errors import StandinError
 from engine.gpus.examine import examine_gpus
-from engine.paths import data_folder, recordings_folder
-from engine.protocol.messages import DevicesListed, Reason
+from engine.protocol.messages import DevicesListed
 
-_LEAST_FREE_BYTES = 500 << 20
+logger = logging.getLogger(__name__)
 
+TIMEOUT_S = 4.5
+"""All probes run at once; who has not answered by then is a finding, too."""
 
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One answer. `state` is "good", "limited" (works with less) or "bad" (something will not work)."""
-
-    name: str
-    state: str
-    message: str
-    hint: str = ""
-    code: str = ""
+Probe = Callable[[System, Catalogue], list[Finding]]
 
 
-Probe = Callable[[], list[Finding]]
+def examine(
+    system: System | None = None,
+    *,
+    gpus: Callable[[], list] = examine_gpus,
+    language: str | None = None,
+    timeout_s: float = TIMEOUT_S,
+) -> list[Finding]:
+    """Run every probe; one that fails or hangs is a finding, too. Takes a second or two, five at most; changes
+    nothing. Any thread."""
+    system = system or System()
+    texts = Catalogue(system.platform, preferred_language() if language is None else language)
+    runs = [_Run(name, probe, system, texts) for name, probe in _probes(system, gpus)]
+    for run in runs:
+        run.start()
+    end_s = time.monotonic() + timeout_s
+    return [with_fix(finding) for run in runs for finding in run.findings(end_s, timeout_s)]
 
 
-def examine(devices: Callable[[], DevicesListed]) -> list[Finding]:
-    """Run every probe; one that fails itself is a finding, too. Takes a second or two, changes nothing."""
-    findings: list[Finding] = []
-    for name, probe in (
-        ("Python", _python),
-        ("window", _window),
-        ("sound and camera", lambda: _devices(devices())),
-        ("face models", _face_models),
-        ("GPU", _gpus),
-        ("samples", _samples),
-        ("recording", _recording),
-        ("disk", _disk),
-    ):
-        try:
-            findings += probe()
-        except StandinError as error:
-            findings.append(Finding(name=name, state="bad", message=error.message, hint=error.hint, code=error.code))
-        except Exception as error:  # noqa: BLE001 - a doctor who faints is of no use
-            findings.append(
-                Finding(name=name, state="bad", message=f"This could not be examined: {error!r}.", code="doctor.failed")
-            )
-    return findings
-
-
-def _python() -> list[Finding]:
-    version = ".".join(str(part) for part in sys.version_info[:3])
-    return [Finding(name="Python", state="good", message=f"Python {version}.")]
-
-
-def _window() -> list[Finding]:
-    if find_spec("PySide6") is None:
-        return [
-            Finding(
-                name="window",
-                state="limited",
-                message="The window cannot be opened: PySide6 is not installed.",
-                hint='Install it: pip install "standin[gui]". The command line works without.',
-                code="window.no_qt",
-            )
-        ]
-    return [Finding(name="window", state="good", message="The window can be opened.")]
-
-
-def _devices(found: DevicesListed) -> list[Finding]:
-    findings = [
-        _sound("microphone", [d.name for d in found.microphones], found.audio_reason),
-        _sound("voice out", [d.name for d in found.voice_outs], found.audio_reason),
-    ]
-    ready = [camera for camera in found.cameras if camera.problem is None]
-    for camera in ready:
-        findings.append(
-            Finding(
-                name="camera",
-                state="good",
-                message=f'"{camera.label}" ({camera.device}) is ready; pick it in your call.',
-            )
-        )
-        if camera.backend == "v4l2" and not lists_in_browsers(camera.device):
-            findings.append(
-                Finding(
-                    name="camera",
-                    state="limited",
-                    message=f"Chrome and Meet will not list {camera.device}.",
-                    hint="Reload the driver with exclusive_caps=1: sudo modprobe -r v4l2loopback && "
-                    "sudo modprobe v4l2loopback exclusive_caps=1 card_label='Standin Camera'",
-                    code="camera.no_exclusive_caps",
-                )
-            )
-    for camera in found.cameras:
-        if camera.problem is not None:
-            findings.append(_from_reason("camera", "limited" if ready else "bad", camera.problem))
-    if not found.cameras and found.cameras_reason is not None:
-        findings.append(_from_reason("camera", "bad", found.cameras_reason))
-    return findings
-
-
-def _sound(name: str, devices: list[str], reason: Reason | None) -> Finding:
-    if reason is not None:
-        return _from_reason(name, "bad", reason)
-    if not devices:
-        return Finding(
-            name=name,
-            state="bad",
-            message=f"There is no {'microphone' if name == 'microphone' else 'sound output'}.",
-            hint="Connect one, or check the system's sound settings.",
-            code=f"{name.replace(' ', '_')}.none",
-        )
-    return Finding(name=name, state="good", message=f"{len(devices)} found: {', '.join(devices[:4])}.")
-
-
-def _face_models() -> list[Finding]:
-    from engine.generators.puppet.models import find_face_models
-
-    if find_face_models() is None:
-        return [
-            Finding(
-                name="face models",
-                state="limited",
-                message="Faces are not found by themselves: three small model files are missing.",
-                hint="Run: python3 packaging/bootstrap.py setup. Until then, place the face marks by hand.",
-                code="models.face",
-            )
-        ]
-    return [Finding(name="face models", state="good", message="Faces are found by themselves.")]
-
-
-def _gpus() -> list[Finding]:
+def _probes(system: System, gpus: Callable[[], list]) -> list[tuple[str, Probe]]:
+    devices = _Once(system.devices)
     return [
-        Finding(name="GPU", state=state, message=reason.message, hint=reason.hint, code=reason.code)
-        for state, reason in examine_gpus()
+        ("Python", software.python),
+        ("window", software.window),
+        ("microphone", lambda s, t: sound.microphones(s, t, devices())),
+        ("voice out", lambda s, t: sound.outputs(s, t, devices())),
+        ("virtual microphone", lambda s, t: sound.virtual_microphone(s, t, devices())),
+        ("camera", lambda s, t: cameras.cameras(s, t, devices())),
+        ("face models", software.face_models),
+        ("models", software.models),
+        ("GPU", lambda s, t: _gpus(gpus)),
+        ("samples", software.samples),
+        ("recording", software.recording),
+        ("disk", software.disk),
+        ("memory", software.shared_memory),
     ]
 
 
-def _samples() -> list[Finding]:
-    asset_path("portraits/index.json")
-    return [Finding(name="samples", state="good", message="The sample portraits are there.")]
+def _gpus(examine: Callable[[], list]) -> list[Finding]:
+    return [
+        Finding(name="GPU", state=state, title="GPU", message=reason.message, hint=reason.hint, code=reason.code)
+        for state, reason in examine()
+    ]
 
 
-def _recording() -> list[Finding]:
-    import av.codec
-    import av.error
+class _Once:
+    """The list of devices, asked for once by whoever is first."""
 
-    for codec in ("libx264", "aac"):
+    def __init__(self, ask: Callable[[], DevicesListed]) -> None:
+        self._ask = ask
+        self._lock = threading.Lock()
+        self._answer: DevicesListed | None = None
+        self._error: Exception | None = None
+
+    def __call__(self) -> DevicesListed:
+        with self._lock:
+            if self._error is not None:
+                raise self._error
+            if self._answer is None:
+                try:
+                    self._answer = self._ask()
+                except Exception as error:
+                    self._error = error
+                    raise
+            return self._answer
+
+
+class _Run:
+    """One probe on a thread of its own, which is left alone if it hangs."""
+
+    def __init__(self, name: str, probe: Probe, system: System, texts: Catalogue) -> None:
+        self._name, self._probe, self._system, self._texts = name, probe, system, texts
+        self._findings: list[Finding] = []
+        self._thread = threading.Thread(target=self._run, name=f"doctor {name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def findings(self, end_s: float, timeout_s: float) -> list[Finding]:
+        """What it found, or that it did not answer."""
+        self._thread.join(max(0.0, end_s - time.monotonic()))
+        if self._thread.is_alive():
+            return [self._texts.found(self._name, "doctor.timeout", area=self._name, seconds=f"{timeout_s:g}")]
+        return self._findings
+
+    def _run(self) -> None:
         try:
-            av.codec.Codec(codec, "w")
-        except (ValueError, av.error.FFmpegError):
-            return [
+            self._findings = self._probe(self._system, self._texts)
+        except StandinError as error:
+            self._findings = [
                 Finding(
-                    name="recording",
-                    state="bad",
-                    message=f"Clips cannot be recorded: this FFmpeg has no {codec}.",
-                    hint="Install PyAV from PyPI: pip install --force-reinstall av.",
-                    code="recording.no_codec",
+                    name=self._name, state="bad", title=self._name, message=error.message, hint=error.hint,
+                    code=error.code,
                 )
-            ]
-    return [Finding(name="recording", state="good", message=f"Clips go to {recordings_folder()}.")]
-
-
-def _disk() -> list[Finding]:
-    folder = _existing(data_folder())
-    free = shutil.disk_usage(folder).free
-    if free < _LEAST_FREE_BYTES:
-        return [
-            Finding(
-                name="disk",
-                state="limited",
-                message=f"Only {free >> 20} MB are free on the disk of {folder}.",
-                hint="Free some space before you record.",
-                code="disk.low",
-            )
-        ]
-    return [Finding(name="disk", state="good", message=f"{free / 1e9:.0f} GB free.")]
-
-
-def _existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
-
-
-def _from_reason(name: str, state: str, reason: Reason) -> Finding:
-    return Finding(name=name, state=state, message=reason.message, hint=reason.hint, code=reason.code)
+            ]  # fmt: skip
+        except Exception as error:  # a doctor who faints is of no use
+            logger.exception("the probe of the %s failed", self._name)
+            self._findings = [self._texts.found(self._name, "doctor.failed", area=self._name, detail=repr(error))]
