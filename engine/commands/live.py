@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 
 from engine.commands.console import ProgressLine, notice, sentence
+from engine.commands.keys import keys_read
 from engine.commands.options import add_picture_options, canvas_settings, generator_settings, voice_out_name
+from engine.commands.talk import HINT, TalkKeys, add_sound_options, sound_settings
 from engine.errors import UsageError
 from engine.media import SAMPLE_RATE_HZ
 from engine.protocol.messages import (
@@ -65,13 +67,18 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--mic-api", default="", metavar="API", help="the microphone's host API, if its name is there twice"
     )
+    add_sound_options(parser)
     camera = parser.add_mutually_exclusive_group()
     camera.add_argument(
         "--camera", default="", metavar="DEV", help="which virtual camera (default: the first free one)"
     )
     camera.add_argument("--no-camera", action="store_true", help="without a virtual camera")
     parser.add_argument("--camera-backend", default="", metavar="NAME", help="v4l2, pyvirtualcam or pyvirtualcam:NAME")
-    parser.add_argument("--voice-out", metavar="NAME", help='play the voice, delayed to match, on this output ("virtual": a microphone for the call)')
+    parser.add_argument(
+        "--voice-out",
+        metavar="NAME",
+        help='play the voice, delayed to match, on this output ("virtual": a microphone for the call)',
+    )
     parser.add_argument("--record", metavar="FILE.mp4", help="record picture and sound")
     parser.add_argument("--force", action="store_true", help="replace the recording if it exists")
     parser.add_argument(
@@ -97,13 +104,14 @@ def run_session(
     settings: SessionSettings, *, seconds: float | None, stats_path: Path | None = None, as_json: bool = False
 ) -> int:
     """Start, tell, wait, stop; shared with `standin demo`. 1 if something was given up on the way."""
-    teller = _Teller(as_json=as_json)
+    teller = _Teller(as_json=as_json, is_push_to_talk=settings.sound.is_push_to_talk)
     broadcast = Broadcast(settings, teller.tell)
     wake = broadcast.has_ended
     restore = _end_on_signals(wake, broadcast)
     try:
         broadcast.start()
-        _wait(wake, seconds)
+        with keys_read(TalkKeys(broadcast).press) if settings.sound.is_push_to_talk else contextlib.nullcontext():
+            _wait(wake, seconds)
         stats = broadcast.stats()
         broadcast.stop()
     finally:
@@ -132,6 +140,7 @@ def _settings(arguments: argparse.Namespace) -> SessionSettings:
         fps=arguments.fps,
         camera=camera,
         voice_out=voice_out,
+        sound=sound_settings(arguments),
         recording=arguments.record or "",
         may_replace_recording=arguments.force,
         has_standby=not arguments.no_standby,
@@ -173,8 +182,9 @@ def _end_on_signals(wake: threading.Event, broadcast: Broadcast):
 class _Teller:
     """Events to a person, or to a program as JSON lines."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, is_push_to_talk: bool = False) -> None:
         self._as_json = as_json
+        self._is_push_to_talk = is_push_to_talk
         self._line = ProgressLine(is_quiet=as_json)
         self.has_given_up = False
 
@@ -186,7 +196,7 @@ class _Teller:
         elif isinstance(event, Progressed):
             self._line.update(event.stage, event.done, event.total, event.unit)
         elif isinstance(event, Stats):
-            self._line.show_often(_stats_line(event))
+            self._line.show_often(self._talk_word(event) + _stats_line(event))
         elif isinstance(event, Noticed):
             self._say(notice(event.reason, is_error=event.is_error))
         elif isinstance(event, CameraChanged) and event.is_open:
@@ -194,12 +204,15 @@ class _Teller:
         elif isinstance(event, VoiceOutChanged) and event.microphone:
             self._say(f'Voice on: pick the microphone "{event.microphone}" in your call.')
         elif isinstance(event, StateChanged) and event.state is SessionState.LIVE:
-            self._say("Live. Ctrl-C ends it.")
+            self._say("Live. Ctrl-C ends it." + (f" {HINT}" if self._is_push_to_talk else ""))
         elif isinstance(event, StateChanged) and event.state in (SessionState.HOLDING, SessionState.FALLBACK):
             self._say(sentence(event.reason))
 
     def end(self) -> None:
         self._line.end()
+
+    def _talk_word(self, stats: Stats) -> str:
+        return "" if not self._is_push_to_talk else "TALKING  " if stats.is_talking else "silent   "
 
     def _say(self, text: str) -> None:
         self._line.end()
