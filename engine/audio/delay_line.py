@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections import deque
 
 import numpy as np
 import soxr
@@ -15,7 +15,7 @@ MAX_CORRECTION = 0.005
 REALIGN_S = 0.060
 """Beyond this the voice has to jump to its place, in a pause of the speaker if there is one."""
 
-_IN_PASSING_S = 0.020
+_IN_PASSING_S = 0.030
 """Beyond this it does so if there happens to be a pause, which costs nothing."""
 
 _SETTLE_S = 0.3
@@ -26,13 +26,11 @@ _PATIENCE_S = 6.0
 """Past the first, or after the second without a pause, it jumps anyway: it would be noticed more than the jump."""
 
 _CORRECTION_PER_S = 0.2
-_SMOOTH_S = 0.5
-"""Output callbacks come some ms early and late; corrections made from a single one would be heard as wow."""
+_WINDOW_S = 1.0
+"""Output callbacks come some ms early and late, on a busy machine many. Corrections made from a single one would be
+heard as wow, so the median of so long counts."""
 
-_LATELY_S = 0.1
-"""How far to jump is asked of these alone: where it lies now, not half way from where it lay before."""
-
-_MEASURE_S = 0.2
+_MEASURE_S = 0.3
 _FADE_S = 0.005
 _SLEW_S = 0.1
 _JUMP_S = 0.002
@@ -62,10 +60,9 @@ class DelayLine:
         self._given_s = 0.0  # session time at which the next block should begin
         self._end_s = 0.0  # session time of the next sample that the ring will get
         self._smooth_s = 0.0
-        self._lately_s = 0.0
+        self._lately: deque[tuple[float, float]] = deque()
         self._measured: _Mark | None = None
         self._measured_since_s = 0.0
-        self._count = 0
         self._astray_since_s: float | None = None
         # The callback's.
         self._fade = 0.5 - 0.5 * np.cos(
@@ -131,17 +128,18 @@ class DelayLine:
         """The offset without the jitter of single callbacks; what was measured before a jump says nothing after it."""
         before, self._measured = self._measured, mark
         if before is None or before[0] != mark[0]:
-            self._smooth_s = self._lately_s = offset_s
-            self._measured_since_s, self._astray_since_s, self._count = mark[2], None, 1
-        elif mark is not before:
-            self._count += 1
-            elapsed_s = max(0.0, mark[2] - before[2])
-            self._smooth_s += max(1 / self._count, 1 - math.exp(-elapsed_s / _SMOOTH_S)) * (offset_s - self._smooth_s)
-            self._lately_s += max(1 / self._count, 1 - math.exp(-elapsed_s / _LATELY_S)) * (offset_s - self._lately_s)
+            self._lately.clear()
+            self._measured_since_s, self._astray_since_s = mark[2], None
+        elif mark is before:
+            return
+        self._lately.append((mark[2], offset_s))
+        while self._lately[0][0] < mark[2] - _WINDOW_S:
+            self._lately.popleft()
+        self._smooth_s = sorted(value for _, value in self._lately)[len(self._lately) // 2]
 
     def _order_after(self, mark: _Mark) -> _Order | None:
         jumps, _, now_s = mark
-        samples = round(self._lately_s * self.rate_hz)
+        samples = round(self._smooth_s * self.rate_hz)
         if not self._has_begun:
             return jumps, samples, True
         if abs(self._smooth_s) < REALIGN_S:

@@ -20,6 +20,7 @@ _FLOAT32 = 5 if sys.byteorder == "little" else 6
 _PLAYBACK, _RECORD = 1, 2
 _ANY = 0xFFFFFFFF
 _CLIENT = b"Standin"
+_TRIES, _PROMPT_S = 3, 0.001
 
 
 class PulseError(DeviceError):
@@ -46,7 +47,7 @@ class PulsePlayback:
 
     def next_sounds_at_s(self) -> float:
         """Monotonic time at which the sample that is written next leaves the sink."""
-        return time.monotonic() + self._stream.latency_s()
+        return self._stream.at_latency(1)
 
     def write(self, samples: np.ndarray) -> None:
         """Queue float32 (n, 1), contiguous."""
@@ -69,7 +70,7 @@ class PulseRecording:
     def read(self) -> tuple[np.ndarray, float]:
         """Wait for one block: float32 (n, 1), a copy, and the monotonic time of its first sample at the source."""
         self._stream.call("pa_simple_read", self._block.ctypes.data, self._block.nbytes)
-        end_s = time.monotonic() - self._stream.latency_s()
+        end_s = self._stream.at_latency(-1)
         return self._block.copy(), end_s - len(self._block) / self._rate_hz
 
     def close(self) -> None:
@@ -102,6 +103,15 @@ class _Stream:
         if error.value:
             raise _error("The sound server has ended the connection.", error)
         return latency_us * 1e-6
+
+    def at_latency(self, sign: int) -> float:
+        """Now and the latency, or without it; asked again if this thread had to wait between the two."""
+        for _ in range(_TRIES):
+            before_s = time.monotonic()
+            latency_s = self.latency_s()
+            if time.monotonic() - before_s < _PROMPT_S:
+                break
+        return before_s + sign * latency_s
 
     def close(self) -> None:
         handle, self._handle = self._handle, None

@@ -87,7 +87,7 @@ class SyncTest:
         rig.begin(source)
         started_s, told_s = self._clock.now(), -1.0
         while (passed_s := self._clock.now() - started_s) < self._seconds + rig.graph.delay_s + 0.5:
-            if self._cancelled.wait(_STEP_S):
+            if self._clock.wait_until(min(self._clock.now() + _STEP_S, rig.frame_due_s), self._cancelled):
                 raise Cancelled("The sync test was stopped.")
             rig.step()
             if passed_s - told_s >= _TELL_EVERY_S and passed_s < self._seconds:
@@ -161,7 +161,9 @@ class _Rig:
         self._voice, self._clock = voice, clock
         self._shown_s: dict[int, float] = {}
         self._failure: Exception | None = None
-        self._audio_due_s = self._frame_due_s = 0.0
+        self._audio_due_s = 0.0
+        self.frame_due_s = 0.0
+        """When the next frame is to be shown."""
         self.marker = MarkerGenerator(_FPS)
         self.graph = Graph(
             Scene(generator=self.marker, canvas=_AsItIs, generate_s=0.001, first_frame_s=0.001),
@@ -176,7 +178,7 @@ class _Rig:
     def begin(self, source: ChirpSource) -> None:
         source.start(self._clock)
         self.graph.go_live(source)
-        self._audio_due_s = self._frame_due_s = self._clock.now()
+        self._audio_due_s = self.frame_due_s = self._clock.now()
 
     def step(self) -> None:
         """What is due; called every few ms. Raises what the pipeline failed with."""
@@ -188,8 +190,8 @@ class _Rig:
         while self.graph.runner.step():
             pass
         now_s = self._clock.now()
-        if now_s >= self._frame_due_s:
-            self._frame_due_s = self.graph.pacer.tick(now_s)
+        if now_s >= self.frame_due_s:
+            self.frame_due_s = self.graph.pacer.tick(now_s)
         if self._failure is not None:
             raise self._failure
         if self._voice.has_failed:

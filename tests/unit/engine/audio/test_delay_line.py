@@ -127,7 +127,7 @@ def test_realigns_in_a_pause(shift_s):
         rig.run(BLOCK_S)
         if jumped_at is None and rig.line.realigned:
             jumped_at = len(rig.sound)
-    assert rig.line.realigned == 1 and abs(rig.offsets[-1]) < 0.020
+    assert 1 <= rig.line.realigned <= 2 and abs(rig.offsets[-1]) < 0.020
     around = np.concatenate(rig.sound[jumped_at - 3 : jumped_at - 1])
     assert np.abs(around).max() < 0.01, "what is heard where it jumps is a pause"
     assert np.abs(np.diff(np.concatenate(rig.sound[heard - 1 :]))).max() < 1.1 * STEEPEST
