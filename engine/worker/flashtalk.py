@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from typing import Any
 
 from engine.errors import UsageError
@@ -77,7 +78,7 @@ class RankedFlashTalk(RankedGenerator):
                 ),
                 ranks=1 if ranks is None else ranks,
                 gpus=str(gpus).strip(),
-                ranks_at=ranks_at,
+                ranks_at=os.path.expanduser(str(ranks_at)),
                 timeout_s=timeout_s,
             )
         )

@@ -220,7 +220,7 @@ def decode(data: bytes, kind: Any) -> Any:
         raise ProtocolError(f"A message of {len(data)} bytes to or from the ranks is too long.")
     try:
         return _decoders[kind].decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(
             "What came from the other process is no message of this version.", detail=str(error)
         ) from error
