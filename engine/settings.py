@@ -73,8 +73,8 @@ class CanvasSettings(Settings):
 
 
 class CameraSettings(Settings):
-    """Which virtual camera: empty strings choose the first that can be used. `backend` is "v4l2" (ours, Linux),
-    "pyvirtualcam", or one of that library's backends as "pyvirtualcam:obs"."""
+    """Which virtual camera: empty strings choose the first that can be used. `backend` is "v4l2" or "pipewire"
+    (ours, Linux), "pyvirtualcam", or one of that library's backends as "pyvirtualcam:obs"."""
 
     device: str = ""
     backend: str = ""

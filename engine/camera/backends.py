@@ -134,10 +134,14 @@ class PyvirtualcamCamera:
 
 
 def open_backend(backend: str, device: str, width: int, height: int, fps: int) -> CameraBackend:
-    """`backend` is "v4l2", "pyvirtualcam", "pyvirtualcam:NAME", or "MODULE:CLASS" of a backend of your own, which
-    is called with (device, width, height, fps). Raises `CameraError`."""
+    """`backend` is "v4l2", "pipewire", "pyvirtualcam", "pyvirtualcam:NAME", or "MODULE:CLASS" of a backend of your own,
+    which is called with (device, width, height, fps). Raises `CameraError`."""
     if backend == "v4l2":
         return V4l2Camera(device, width, height, fps)
+    if backend == "pipewire":
+        from engine.camera.pipewire_camera import PipewireCamera
+
+        return PipewireCamera(device, width, height, fps)
     kind, _, name = backend.partition(":")
     if kind == "pyvirtualcam":
         return PyvirtualcamCamera(name, device, width, height, fps)

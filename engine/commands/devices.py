@@ -58,6 +58,8 @@ def _audio_line(device: AudioDevice) -> str:
 
 def _camera_line(camera: CameraDevice) -> str:
     state = "ready" if camera.problem is None else sentence(camera.problem)
+    if camera.note is not None:
+        state = f"{state}. {sentence(camera.note)}"
     return f"{camera.label}  [{camera.device}, {camera.backend}]  {state}"
 
 

@@ -6,6 +6,7 @@ The order of the questions on Linux is that of what can be missing: package, bui
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from engine.camera.linux_devices import lists_in_browsers, programs_using
@@ -27,10 +28,11 @@ _NEW_KERNEL, _DRIVER_FOR_NEW = (6, 18), (0, 15, 3)
 
 def cameras(system: System, texts: Catalogue, devices: DevicesListed) -> list[Finding]:
     """Devices that can be used, those that cannot, and why there is none."""
-    ready = [camera for camera in devices.cameras if camera.problem is None]
+    ready = [camera for camera in devices.cameras if camera.problem is None or camera.device in system.own_cameras]
     findings = [texts.found("camera", "camera.good", label=c.label, device=c.device) for c in ready]
     for camera in devices.cameras:
-        if camera.problem is not None:
+        # PipeWire is a second way, which nobody has to have.
+        if camera not in ready and camera.backend != "pipewire":
             findings.append(_problem(system, texts, camera, is_only_one=not ready))
     if system.is_linux:
         findings += _linux_driver(system, texts, devices, ready)
@@ -62,8 +64,9 @@ def _command(code: str, device: str) -> str:
 def _linux_driver(system: System, texts: Catalogue, devices: DevicesListed, ready: list[CameraDevice]) -> list[Finding]:
     reload = f"sudo modprobe -r v4l2loopback && {LOAD}"
     findings = []
-    if not devices.cameras:
-        return [_why_none(system, texts)]
+    if all(camera.backend == "pipewire" for camera in devices.cameras):
+        why = _why_none(system, texts)
+        return [replace(why, state="limited") if ready else why]
     for camera in ready:
         if camera.backend == "v4l2" and not lists_in_browsers(camera.device, system.linux):
             found = texts.found("camera", "camera.no_exclusive_caps", device=camera.device, load=LOAD, command=reload)

@@ -335,6 +335,7 @@ class CameraDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     label: str
     backend: str
     problem: Reason | None = None
+    note: Reason | None = None
 
 
 class DevicesListed(Event, tag="devices_listed"):

@@ -14,6 +14,7 @@ import time
 from engine.camera import v4l2
 from engine.camera.linux_devices import list_linux_cameras
 from engine.camera.other_devices import list_other_cameras
+from engine.camera.pipewire_system import pipewire_camera
 from engine.errors import CameraError
 from engine.media import CanvasFormat
 from engine.protocol.messages import CameraDevice, Reason
@@ -35,14 +36,21 @@ _STEADY_S = 30.0
 
 def list_cameras() -> tuple[list[CameraDevice], Reason | None]:
     """Virtual cameras of this system in order of preference, and why none can be used, if so."""
-    return list_linux_cameras() if sys.platform.startswith("linux") else list_other_cameras()
+    if not sys.platform.startswith("linux"):
+        return list_other_cameras()
+    cameras, reason = list_linux_cameras()
+    published = pipewire_camera(kernel_reason=reason)
+    return [*cameras, published], reason if published.problem is not None else None
 
 
 def open_camera(settings: CameraSettings) -> VirtualCamera:
     """The camera that `settings` mean, probed but not opened yet. Raises `CameraError` with cause and remedy."""
-    if settings.backend not in ("", "v4l2") and not settings.backend.startswith("pyvirtualcam"):
+    if settings.backend not in ("", "v4l2", "pipewire") and not settings.backend.startswith("pyvirtualcam"):
         return VirtualCamera(settings.device, settings.device, settings.backend)
     cameras, reason = list_cameras()
+    if settings.backend:
+        cameras = [camera for camera in cameras if (camera.backend == "pipewire") == (settings.backend == "pipewire")]
+        reason = reason or (list_linux_cameras()[1] if sys.platform.startswith("linux") else None)
     if settings.device:
         cameras = [camera for camera in cameras if settings.device in (camera.device, camera.label)]
         if not cameras:
@@ -53,10 +61,14 @@ def open_camera(settings: CameraSettings) -> VirtualCamera:
             )
     usable = [camera for camera in cameras if camera.problem is None or camera.problem.code == "camera.no_output"]
     if not usable:
-        problem = cameras[0].problem if cameras else reason
+        # Without a kernel camera, its driver is what is missing; PipeWire's own trouble matters to who asked for it.
+        is_asked_for = bool(settings.backend or settings.device)
+        problem = cameras[0].problem if cameras and (is_asked_for or reason is None) else reason
         assert problem is not None
         raise CameraError(problem.message, code=problem.code, hint=problem.hint)
     chosen = usable[0]
+    if chosen.note is not None:
+        logger.warning("%s: %s %s", chosen.label, chosen.note.message, chosen.note.hint)
     if chosen.problem is not None:
         v4l2.repair_loopback(chosen.device)
     return VirtualCamera(chosen.device, chosen.label, settings.backend or chosen.backend)
