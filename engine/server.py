@@ -10,7 +10,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import BinaryIO
 
@@ -24,8 +24,12 @@ from engine.protocol.messages import (
     PROTOCOL_VERSION,
     AnalysePortrait,
     AnyCommand,
+    ApplyFix,
     DevicesListed,
     Event,
+    Examination,
+    Examine,
+    Examined,
     Goodbye,
     Hello,
     ListDevices,
@@ -104,6 +108,8 @@ class Server:
             ListDevices: lambda c: self.emit(list_devices()),
             AnalysePortrait: self._analyse,
             StoreHandles: self._store_handles,
+            Examine: lambda c: self._beside("doctor", self._examine),
+            ApplyFix: self._apply_fix,
             Ping: lambda c: None,
             Shutdown: lambda c: self._leave(),
         }
@@ -240,6 +246,33 @@ class Server:
         portrait = load_portrait(command.portrait)
         name, text = handles_text(portrait, command.handles)
         store_annotation(portrait.digest, name, text)
+
+    def _beside(self, name: str, work: Callable[[], None]) -> None:
+        """Work that takes seconds and changes no session, on a thread of its own; other commands go on."""
+        threading.Thread(target=work, name=name, daemon=True).start()
+
+    def _examine(self) -> None:
+        from engine.diagnosis.system import System
+        from engine.doctor import examine
+
+        broadcast = self._broadcast
+        system = System(own_cameras=broadcast.camera_devices if broadcast is not None else frozenset())
+        self.emit(Examined(findings=[Examination(**asdict(finding)) for finding in examine(system)]))
+
+    def _apply_fix(self, command: ApplyFix) -> None:
+        from engine.diagnosis.fixes import fix_for
+
+        fix = fix_for(command.code)
+
+        def apply() -> None:
+            try:
+                done = Reason(code="doctor.fixed", message=fix.apply())
+                self.emit(Noticed(reason=done))
+            except StandinError as error:
+                self.emit(Noticed(reason=reason_of(error), is_error=True))
+            self._examine()
+
+        self._beside("doctor", apply)
 
     def _leave(self) -> None:
         if not self._is_leaving.is_set():

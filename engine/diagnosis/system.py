@@ -128,6 +128,9 @@ class System:
     has_registry_key: Callable[[str], bool] = has_registry_key
     devices: Callable[[], DevicesListed] = list_devices
     listen: Callable[[], float | None] = peak_of_default_microphone
+    own_cameras: frozenset[str] = frozenset()
+    """Devices that this very program feeds: they are in use, and that is good."""
+
     linux: LinuxSystem = field(default_factory=LinuxSystem)
 
     @property

@@ -169,10 +169,22 @@ class StoreHandles(Command, tag="store_handles"):
     handles: dict[str, tuple[float, float]]
 
 
+class Examine(Command, tag="examine"):
+    """Look at everything that Standin needs on this machine; replied to at once, answered by `Examined`."""
+
+
+class ApplyFix(Command, tag="apply_fix"):
+    """Do what can be done about a finding whose `fix` is "automatic"; the user has been asked. Replied to at once;
+    `Noticed` tells how it went, and `Examined` follows."""
+
+    code: str
+
+
 AnyCommand = Union[
     Start, Stop, Shutdown, Ping, SetPortrait, SetSource, SetCamera, SetVoiceOut, SetCanvas, SetMuted,
     SetTalking, SetSound, StartRecording, StopRecording, TakeSnapshot, ListDevices, AnalysePortrait, StoreHandles,
     SyncTest,
+    Examine, ApplyFix,
 ]  # fmt: skip
 
 
@@ -329,7 +341,10 @@ class AudioDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class CameraDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One virtual camera and, where it cannot be used now, why (`problem` is None when it can)."""
+    """One virtual camera and, where it cannot be used now, why (`problem` is None when it can).
+
+    `note` is what to know about one that can be used.
+    """
 
     device: str
     label: str
@@ -359,6 +374,26 @@ class PortraitAnalysed(Event, tag="portrait_analysed"):
     advice: list[Reason]
 
 
+class Examination(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the doctor found about `name`: `state` is "good", "limited" or "bad", `fix` "automatic", "command" (then
+    `command` is to be typed) or ""."""
+
+    name: str
+    state: str
+    title: str
+    message: str
+    hint: str = ""
+    code: str = ""
+    fix: str = ""
+    command: str = ""
+
+
+class Examined(Event, tag="examined"):
+    """Everything the doctor found."""
+
+    findings: list[Examination]
+
+
 class Goodbye(Event, tag="goodbye"):
     """The engine's last line."""
 
@@ -368,6 +403,7 @@ class Goodbye(Event, tag="goodbye"):
 AnyEvent = Union[
     Hello, Reply, StateChanged, Progressed, Noticed, PreviewOpened, CameraChanged, VoiceOutChanged, RecordingChanged,
     Stats, DevicesListed, PortraitAnalysed, SyncMeasured, Goodbye,
+    Examined,
 ]  # fmt: skip
 
 

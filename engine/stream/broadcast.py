@@ -111,6 +111,11 @@ class Broadcast:
         return self._state
 
     @property
+    def camera_devices(self) -> frozenset[str]:
+        """Devices that this session feeds."""
+        return frozenset(name for name in self._camera_names if name) if "camera" in self._boxes else frozenset()
+
+    @property
     def has_ended(self) -> threading.Event:
         """Set once a file has been spoken to its end and shown."""
         return self._ended

@@ -10,13 +10,19 @@ import time
 
 import pytest
 
+from engine import doctor
 from engine import server as server_module
-from engine.errors import CameraError, DeviceError
+from engine.diagnosis import fixes
+from engine.diagnosis.catalogue import Finding
+from engine.errors import CameraError, DeviceError, OutputError
 from engine.protocol.codec import decode_event, encode
 from engine.protocol.messages import (
     AnalysePortrait,
+    ApplyFix,
     CameraDevice,
     DevicesListed,
+    Examine,
+    Examined,
     Goodbye,
     Hello,
     ListDevices,
@@ -29,7 +35,9 @@ from engine.protocol.messages import (
     SetCanvas,
     SetMuted,
     SetPortrait,
+    SetSound,
     SetSource,
+    SetTalking,
     SetVoiceOut,
     Shutdown,
     Start,
@@ -39,7 +47,7 @@ from engine.protocol.messages import (
     TakeSnapshot,
 )
 from engine.server import Server
-from engine.settings import CameraSettings, CanvasSettings, SessionSettings, SilentSource
+from engine.settings import CameraSettings, CanvasSettings, SessionSettings, SilentSource, SoundSettings
 from engine.sinks import virtual_camera
 
 SETTINGS = SessionSettings(portrait="p.png")
@@ -172,6 +180,12 @@ def test_every_command_reaches_the_session_and_is_answered(rig):
         (SetVoiceOut, {"voice_out": None}, ("set_voice_out", (None,), {})),
         (SetCanvas, {"canvas": canvas}, ("set_canvas", (canvas,), {})),
         (SetMuted, {"is_muted": True}, ("set_muted", (True,), {})),
+        (SetTalking, {"is_talking": True}, ("set_talking", (True,), {})),
+        (
+            SetSound,
+            {"sound": SoundSettings(is_push_to_talk=True)},
+            ("set_sound", (SoundSettings(is_push_to_talk=True),), {}),
+        ),
         (StartRecording, {"path": "a.mp4"}, ("start_recording", ("a.mp4",), {"may_replace": False})),
         (StopRecording, {}, ("stop_recording", (), {})),
         (TakeSnapshot, {"path": "a.png"}, ("take_snapshot", ("a.png",), {})),
@@ -355,6 +369,30 @@ def test_devices_are_listed_before_the_reply(rig, monkeypatch):
     monkeypatch.setattr(server_module, "list_devices", lambda: listed)
     number = rig.send(ListDevices)
     assert rig.next(DevicesListed) == listed and rig.next(Reply).id == number
+
+
+def test_examination_comes_after_the_reply_and_holds_nothing_up(rig, monkeypatch):
+    gate, found = threading.Event(), Finding(name="disk", state="limited", message="Little.", code="disk.low")
+    monkeypatch.setattr(doctor, "examine", lambda system: gate.wait(20) and [found])
+    assert rig.ask(Examine) is None and rig.ask(Ping) is None
+    assert rig.ask(AnalysePortrait, portrait="none.png").code == "portrait.missing", "nor those that wait in line"
+    gate.set()
+    (finding,) = rig.next(Examined).findings
+    assert (finding.name, finding.state, finding.code) == ("disk", "limited", "disk.low")
+
+
+def test_fix_is_applied_told_and_examined_again(rig, monkeypatch):
+    def refuse():
+        raise OutputError("No room.", code="output.full")
+
+    monkeypatch.setattr(doctor, "examine", lambda system: [])
+    for apply, code, is_error in ((lambda: "Done.", "doctor.fixed", False), (refuse, "output.full", True)):
+        monkeypatch.setitem(fixes.FIXES, "recording.no_folder", fixes.Fix(what="Create it", apply=apply))
+        assert rig.ask(ApplyFix, code="recording.no_folder") is None
+        noticed = rig.next(Noticed)
+        assert (noticed.reason.code, noticed.is_error) == (code, is_error)
+        assert rig.next(Examined).findings == []
+    assert rig.ask(ApplyFix, code="camera.no_driver").code == "doctor.no_fix"
 
 
 @pytest.mark.parametrize(

@@ -87,8 +87,9 @@ def test_single_keys_on_a_terminal_which_is_then_as_it_was():
 
     terminal, inside = pty.openpty()
     before = termios.tcgetattr(inside)
+    own_terminal = "import os, fcntl, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
     child = subprocess.Popen(
-        [sys.executable, "-c", "import os, fcntl, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n" + _READER],
+        [sys.executable, "-c", own_terminal + _READER],
         stdin=inside, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

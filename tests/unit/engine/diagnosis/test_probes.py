@@ -210,6 +210,14 @@ def test_one_camera_that_works_makes_the_trouble_of_others_smaller(broken):
     assert other.state == "limited" and "/dev/video43" in other.message and other.command.startswith("sudo usermod")
 
 
+def test_camera_that_we_feed_ourselves_is_good(broken):
+    def spoil(c):
+        c.listed(cameras=_cameras("camera.busy"))
+        c.but(own_cameras=frozenset({"/dev/video42", "Standin Camera"}))
+
+    assert [f.state for f in broken("linux", spoil) if f.name == "camera"] == ["good"]
+
+
 @pytest.mark.parametrize(
     ("release", "command"),
     [
