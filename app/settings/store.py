@@ -21,6 +21,8 @@ else:
 
 logger = logging.getLogger(__name__)
 
+_LARGEST_BYTES = 1 << 20
+
 
 def default_path() -> Path:
     """Where this user's settings are."""
@@ -41,7 +43,7 @@ class SettingsStore:
             return
         self.settings = settings
         lines = [f"version = {VERSION}"]
-        lines += [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in asdict(settings).items()]
+        lines += [f"{name} = {_toml(value)}" for name, value in asdict(settings).items()]
         partial = self.path.with_suffix(".partial")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,14 +54,15 @@ class SettingsStore:
 
     def _load(self) -> AppSettings:
         try:
-            text = self.path.read_text(encoding="utf-8")
+            with self.path.open("rb") as file:
+                data = file.read(_LARGEST_BYTES)
         except FileNotFoundError:
             return AppSettings()
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             return self._put_aside(error)
         try:
-            settings, bad = from_values(migrate(tomllib.loads(text)))
-        except ValueError as error:
+            settings, bad = from_values(migrate(tomllib.loads(data.decode("utf-8"))))
+        except (ValueError, RecursionError) as error:
             return self._put_aside(error)
         if bad:
             logger.info("settings that are not possible fell back: %s", ", ".join(bad))
@@ -74,3 +77,9 @@ class SettingsStore:
             self.problem = f"The settings in {self.path} could not be read; defaults are used."
         logger.info("%s %s", self.problem, error)
         return AppSettings()
+
+
+def _toml(value: object) -> str:
+    """JSON's numbers and strings are TOML's, but for DEL, and for halves of characters, which UTF-8 does not have."""
+    text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
@@ -15,6 +16,13 @@ from engine.media import Notice
 
 _CHOOSE = "Choose a WAV, FLAC, MP3, OGG or M4A file with speech."
 _SILENCE = 10 ** (-70 / 20)
+_LOWEST_RATE_HZ, _HIGHEST_RATE_HZ = 1_000, 768_000
+"""What is stored anywhere; a rate of 1 Hz would become thousands of times its samples."""
+_CONTAINERS = (
+    "wav", "w64", "flac", "mp3", "ogg", "mov", "matroska", "aac", "aiff", "au", "caf", "asf", "avi", "amr", "ac3",
+    "eac3", "mpegts", "mpeg", "wv", "ape", "tta", "dsf", "dts", "flv",
+)  # fmt: skip
+"""FFmpeg's names of what holds sound by itself; playlists and descriptions of streams are not among them."""
 
 
 class AudioFile:
@@ -24,9 +32,9 @@ class AudioFile:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser()
+        self.path = _expanded(path)
         _check_readable(self.path)
-        with self._opened() as container:
+        with self._opened() as container, _guarded(self.path):
             stream = _audio_stream(container, self.path)
             self.rate_hz = int(stream.rate)
             self.channels = int(stream.channels) if stream.channels <= 2 else 1
@@ -49,7 +57,9 @@ class AudioFile:
                 for block in _decoded(container, stream, self.channels):
                     count += len(block)
                     yield self._cleaned(block)
-        except av.error.FFmpegError as error:
+        except (GeneratorExit, AudioFileError):
+            raise
+        except Exception as error:  # damage makes FFmpeg and PyAV raise nearly anything
             if count == 0:
                 raise _damaged(self.path, error) from error
         if count == 0:
@@ -91,8 +101,10 @@ class AudioFile:
 
     def _opened(self) -> av.container.InputContainer:
         try:
-            return av.open(str(self.path), metadata_errors="replace")
-        except av.error.FFmpegError as error:
+            # FFmpeg takes names like "concat:..." for instructions, and playlists name further files to be read.
+            options = {"protocol_whitelist": "file", "format_whitelist": ",".join(_CONTAINERS)}
+            return av.open(f"file:{self.path}", metadata_errors="replace", options=options)
+        except Exception as error:  # damage makes PyAV raise more than FFmpeg's errors
             raise AudioFileError(
                 f"{self.path.name} is not a sound file that Standin can read.",
                 code="audio_file.not_audio",
@@ -116,10 +128,29 @@ def to_mono(samples: np.ndarray) -> np.ndarray:
     return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
 
 
+def _expanded(path: str | Path) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # "~name" of nobody
+        return Path(path)
+
+
+@contextmanager
+def _guarded(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except AudioFileError:
+        raise
+    except Exception as error:  # as above
+        raise _damaged(path, error) from error
+
+
 def _check_readable(path: Path) -> None:
     try:
         if path.is_dir():
             raise AudioFileError(f"{path} is a folder, not a sound file.", code="audio_file.folder", hint=_CHOOSE)
+        if path.exists() and not path.is_file():  # a named pipe would be waited for
+            raise AudioFileError(f"{path} is a device, not a sound file.", code="audio_file.device", hint=_CHOOSE)
         with path.open("rb") as file:
             if not file.read(1):
                 raise AudioFileError(
@@ -143,9 +174,15 @@ def _check_readable(path: Path) -> None:
 
 def _audio_stream(container: av.container.InputContainer, path: Path) -> av.AudioStream:
     streams = container.streams.audio
-    if not streams or not streams[0].rate or not streams[0].channels:
+    stream = streams[0] if streams else None
+    # PyAV's streams lack these for a codec that it does not know.
+    if stream is None or not getattr(stream, "rate", 0) or not getattr(stream, "channels", 0):
         raise AudioFileError(f"{path.name} has no sound in it.", code="audio_file.no_audio", hint=_CHOOSE)
-    return streams[0]
+    if not _LOWEST_RATE_HZ <= stream.rate <= _HIGHEST_RATE_HZ:
+        raise AudioFileError(
+            f"{path.name} claims {stream.rate} samples a second.", code="audio_file.rate", hint=_CHOOSE
+        )
+    return stream
 
 
 def _duration(container: av.container.InputContainer, stream: av.AudioStream) -> float | None:

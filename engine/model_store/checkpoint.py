@@ -26,7 +26,9 @@ TOKENIZER = "google/umt5-xxl"
 _TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
 _SPEECH_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _SPEECH_NAMES = ("chinese-wav2vec2-base", "wav2vec2")
-_LARGEST_JSON_BYTES = 64 << 20
+_LONGEST_NAME_BYTES = 255
+"""What file systems take."""
+_LARGEST_JSON_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,7 +149,10 @@ def _transformer_files(directory: Path) -> tuple[list[Path], dict[str, str]]:
         return sorted(directory.glob("diffusion_pytorch_model*.safetensors")), {}
     weight_map = _read_object(index).get("weight_map")
     is_valid = isinstance(weight_map, dict) and all(
-        isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors")
+        isinstance(name, str)
+        and Path(name).name == name
+        and name.endswith(".safetensors")
+        and len(name.encode("utf-8", "replace")) <= _LONGEST_NAME_BYTES
         for name in weight_map.values()
     )
     if not is_valid or not weight_map:

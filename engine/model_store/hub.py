@@ -78,7 +78,7 @@ class Hub:
                 # Some mirrors leave sizes out of this answer.
                 tree = api.list_repo_tree(repository, revision=info.sha or revision, recursive=True)
                 entries = [entry for entry in tree if hasattr(entry, "size")]
-        if not is_commit(info.sha or ""):
+        if not isinstance(info.sha, str) or not is_commit(info.sha):
             raise ModelFilesError(
                 f"The server does not say which commit of {repository} it has.",
                 code="models.bad_server",
@@ -171,7 +171,7 @@ def _translated(repository: str, revision: str, path: str = "") -> Iterator[None
     """The library's exceptions as ours."""
     try:
         yield
-    except (ModelFilesError, Interrupted, TypeError, AttributeError):
+    except (ModelFilesError, Interrupted):
         raise
     except Exception as error:  # the exceptions of its several HTTP libraries have no base in common
         if type(error).__name__ == "OfflineModeIsEnabled":
@@ -183,11 +183,12 @@ def _translated(repository: str, revision: str, path: str = "") -> Iterator[None
         response = getattr(error, "response", None)
         if response is not None:
             raise _refusal(response.status_code, response.headers, repository, revision, path) from error
-        if isinstance(error, ValueError):
+        if isinstance(error, (ValueError, TypeError, AttributeError, LookupError)):
             raise ModelFilesError(
                 f"The server's answer about {repository} cannot be understood.",
                 code="models.bad_server",
                 hint="See that its address is that of a hub; a network that wants a login answers like this, too.",
+                detail=f"{type(error).__name__}: {error}",
             ) from error
         raise Interrupted(str(error) or type(error).__name__) from error
 
@@ -264,19 +265,25 @@ def _start_of(response: Any) -> int:
 
 
 def _record(entry: Any) -> FileRecord:
-    path = getattr(entry, "rfilename", None) or entry.path
+    path = getattr(entry, "rfilename", None) or getattr(entry, "path", None)
     size_bytes = entry.lfs.size if entry.lfs is not None and entry.lfs.size is not None else entry.size
-    if not isinstance(size_bytes, int) or size_bytes < 0:
+    if not isinstance(path, str):
+        raise ModelFilesError(
+            "The server lists a file without a name.", code="models.bad_server", hint="Use another mirror, or none."
+        )
+    if type(size_bytes) is not int or size_bytes < 0:
         raise ModelFilesError(
             f"The server does not say how large {path[:120]!r} is.",
             code="models.bad_server",
             hint="Use another mirror, or none.",
         )
-    sha256 = (entry.lfs.sha256 or "").lower() if entry.lfs is not None else ""
+    sha256 = _lower(entry.lfs.sha256) if entry.lfs is not None else ""
     # The blob id of a large file is that of its pointer, which is of no use here.
-    return FileRecord(
-        path=path, size_bytes=size_bytes, sha256=sha256, git_sha1="" if sha256 else (entry.blob_id or "").lower()
-    )
+    return FileRecord(path=path, size_bytes=size_bytes, sha256=sha256, git_sha1="" if sha256 else _lower(entry.blob_id))
+
+
+def _lower(digest: Any) -> str:
+    return digest.lower() if isinstance(digest, str) else ""
 
 
 def _check_names(files: tuple[FileRecord, ...]) -> None:
@@ -296,4 +303,4 @@ def _licence(info: Any) -> str:
     licence = getattr(card, "license", None)
     if licence == "other":
         licence = getattr(card, "license_name", None) or licence
-    return ", ".join(licence) if isinstance(licence, list) else str(licence or "")
+    return ", ".join(str(name) for name in licence) if isinstance(licence, list) else str(licence or "")

@@ -6,14 +6,17 @@ import json
 import os
 import re
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import msgspec
 
 from engine.errors import ModelFilesError
 
 MANIFEST_NAME = "standin-manifest.json"
 _FORMAT = 1
+_LARGEST_JSON_BYTES = 16 << 20
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 """Names that Windows gives to devices in every folder."""
@@ -91,21 +94,36 @@ def read_manifest(folder: Path) -> Manifest | None:
     if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
         return None
     try:
-        files = tuple(FileRecord(**record) for record in content.pop("files"))
-        for record in files:
-            check_path(record.path)
-            if not isinstance(record.size_bytes, int):
-                return None
-        return Manifest(files=files, damaged=tuple(content.pop("damaged")), **content)
-    except (KeyError, TypeError, AttributeError, ModelFilesError):
+        return msgspec.convert(_checked(content), Manifest)
+    except (msgspec.ValidationError, KeyError, TypeError, AttributeError, ModelFilesError):
         return None
+
+
+def _checked(content: dict[str, Any]) -> dict[str, Any]:
+    """Nothing unknown, no path that leads elsewhere, no size below 0."""
+    records = content["files"]
+    if not all(isinstance(record["path"], str) for record in records):
+        raise TypeError("a path that is no text")
+    if set(content) != _names_of(Manifest) or any(not set(record) <= _names_of(FileRecord) for record in records):
+        raise TypeError("other fields than those of a manifest")
+    for record in records:
+        check_path(record["path"])
+        if record["size_bytes"] < 0:
+            raise TypeError("a size below 0")
+    return content
+
+
+def _names_of(kind: type) -> set[str]:
+    return {field.name for field in fields(kind)}
 
 
 def read_json(path: Path) -> Any:
     """The parsed content, or None if there is none."""
     try:
+        if path.stat().st_size > _LARGEST_JSON_BYTES:
+            return None
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

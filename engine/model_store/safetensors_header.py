@@ -15,8 +15,9 @@ from typing import Any
 
 from engine.errors import ModelFilesError
 
-_LARGEST_HEADER_BYTES = 100 << 20
-"""The limit of the format's own library."""
+_LARGEST_HEADER_BYTES = 16 << 20
+"""A hundred thousand tensors; the format allows 100 MB, which would become gigabytes of Python objects."""
+_LARGEST_COUNT = 1 << 62
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +49,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         raise _damaged(path, f"it ends after {size_bytes} bytes, within its header")
     try:
         tensors, end = _parse(json.loads(text))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise _damaged(path, "its header cannot be read") from error
     expected = 8 + length + end
     if size_bytes < expected:
@@ -65,13 +66,19 @@ def _parse(header: Any) -> tuple[dict[str, TensorInfo], int]:
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        start, stop = entry["data_offsets"]
-        shape = tuple(int(side) for side in entry["shape"])
-        if not 0 <= start <= stop or min(shape, default=0) < 0:
+        start, stop = (_count(place) for place in entry["data_offsets"])
+        shape = tuple(_count(side) for side in entry["shape"])
+        if start > stop or math.prod(shape) > _LARGEST_COUNT:
             raise ValueError(name)
         tensors[name] = TensorInfo(dtype=str(entry["dtype"]), shape=shape)
         end = max(end, stop)
     return tensors, end
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= _LARGEST_COUNT:
+        raise ValueError("not a count")
+    return value
 
 
 def _damaged(path: Path, why: str) -> ModelFilesError:

@@ -26,6 +26,10 @@ BACKDROP = (232, 234, 238)
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM", "TGA", "ICO")
 
+_ORIENTATION = 0x0112
+"""The EXIF tag."""
+_BAND_ROWS = 256
+
 _USE_ANOTHER = "Choose a PNG, JPEG or WebP picture of a face."
 
 
@@ -38,7 +42,7 @@ def load_portrait(reference: str) -> Portrait:
     if reference.startswith(SAMPLE_PREFIX):
         sample = sample_portrait(reference[len(SAMPLE_PREFIX) :])
         return _with_sample_data(_load_file(sample.picture, sample.title), sample)
-    return _load_file(Path(reference).expanduser(), Path(reference).stem)
+    return _load_file(_expanded(reference), Path(reference).stem)
 
 
 def _with_sample_data(portrait: Portrait, sample: SamplePortrait) -> Portrait:
@@ -61,10 +65,16 @@ def _with_sample_data(portrait: Portrait, sample: SamplePortrait) -> Portrait:
     )
 
 
+def _expanded(reference: str) -> Path:
+    try:
+        return Path(reference).expanduser()
+    except RuntimeError:  # "~name" of nobody
+        return Path(reference)
+
+
 def _load_file(path: Path, name: str) -> Portrait:
     data = _read(path)
-    picture, notices = _decode(data, path)
-    image, alpha = _to_rgb(picture)
+    image, alpha, notices = _pixels(data, path)
     digest = hashlib.sha256(data).hexdigest()
     has_cutout = alpha is not None and 0.05 < float((alpha > 127).mean()) < 0.98
     return Portrait(
@@ -111,17 +121,12 @@ def _read(path: Path) -> bytes:
         raise PortraitError(f"The picture {path} cannot be read: {error}.", code="portrait.unreadable") from error
 
 
-def _decode(data: bytes, path: Path) -> tuple[Image.Image, list[Notice]]:
-    notices = []
+def _pixels(data: bytes, path: Path) -> tuple[np.ndarray, np.ndarray | None, list[Notice]]:
     try:
-        Image.init()  # AVIF is missing from some builds of Pillow
-        known = [kind for kind in FORMATS if kind in Image.OPEN]
-        picture = Image.open(io.BytesIO(data), formats=known)
-        _check_size(picture.size, path)
-        if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
-            notices.append(Notice(code="portrait.animated", message="This picture moves; its first image is used."))
-        picture.draft("RGB", (KEPT_SIDE_PX, KEPT_SIDE_PX))  # lets JPEG decode at a reduced size
-        picture.load()
+        picture, notices = _decode(data, path)
+        return *_to_rgb(picture), notices
+    except PortraitError:
+        raise
     except UnidentifiedImageError as error:
         raise PortraitError(
             f"{path.name} is not a picture that Standin can read.",
@@ -130,16 +135,39 @@ def _decode(data: bytes, path: Path) -> tuple[Image.Image, list[Notice]]:
         ) from error
     except Image.DecompressionBombError as error:
         raise _too_many_pixels(path, "far too many pixels") from error
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
-        # Pillow reports damaged data as any of these, depending on the format.
+    except Exception as error:  # damaged data makes Pillow raise nearly anything, depending on the format
         raise PortraitError(
             f"The picture {path.name} is damaged or incomplete.",
             code="portrait.damaged",
             hint="Save or download it again, or choose another picture.",
-            detail=str(error),
+            detail=f"{type(error).__name__}: {error}",
         ) from error
-    upright = ImageOps.exif_transpose(picture)
-    return upright, notices
+
+
+def _decode(data: bytes, path: Path) -> tuple[Image.Image, list[Notice]]:
+    notices = []
+    Image.init()  # AVIF is missing from some builds of Pillow
+    known = [kind for kind in FORMATS if kind in Image.OPEN]
+    picture = Image.open(io.BytesIO(data), formats=known)
+    _check_size(picture.size, path)
+    if getattr(picture, "is_animated", False) and picture.format != "MPO":
+        notices.append(Notice(code="portrait.animated", message="This picture moves; its first image is used."))
+    picture.draft("RGB", (KEPT_SIDE_PX, KEPT_SIDE_PX))  # lets JPEG decode at a reduced size
+    picture.load()
+    _check_size(picture.size, path)  # what is inside an ICO may be larger than it says
+    orientation = picture.getexif().get(_ORIENTATION)
+    smaller = _reduced(picture)
+    if orientation is not None:
+        smaller.getexif()[_ORIENTATION] = orientation
+    return ImageOps.exif_transpose(smaller), notices
+
+
+def _reduced(picture: Image.Image) -> Image.Image:
+    """Still at least twice what is kept; conversions of 80 million pixels would take gigabytes."""
+    factor = max(picture.size) // (2 * KEPT_SIDE_PX)
+    if factor < 2 or picture.mode not in ("L", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
+        return picture
+    return picture.reduce((min(factor, picture.width), min(factor, picture.height)))
 
 
 def _check_size(size: tuple[int, int], path: Path) -> None:
@@ -167,7 +195,8 @@ def _to_rgb(picture: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     picture = _eight_bit(picture)
     alpha = None
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        rgba = picture.convert("RGBA")
+        rgba = _reduced(picture.convert("RGBA"))
+        picture = rgba
         mask = rgba.getchannel("A")
         if mask.getextrema() != (255, 255):
             alpha = mask
@@ -185,12 +214,16 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
     """Grey pictures of 16 or 32 bits a sample, which Pillow would clip instead of scaling."""
     if not picture.mode.startswith(("I", "F")):
         return picture
-    values = np.asarray(picture, dtype=np.float64)
-    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    low, top = min(0.0, float(values.min())), float(values.max())
+    values = np.asarray(picture)
+    low = min(0.0, float(values.min(initial=0, where=np.isfinite(values))))
+    top = float(values.max(initial=low, where=np.isfinite(values)))
     full = 65535.0 if picture.mode != "F" and top <= 65535 else max(top, 1e-9)
-    scaled = (values - low) / (full - low)
-    return Image.fromarray((np.clip(scaled, 0, 1) * 255 + 0.5).astype(np.uint8))
+    grey = np.empty(values.shape, np.uint8)
+    for row in range(0, len(values), _BAND_ROWS):
+        band = values[row : row + _BAND_ROWS].astype(np.float64)
+        scaled = (np.where(np.isfinite(band), band, 0.0) - low) / (full - low)
+        grey[row : row + _BAND_ROWS] = np.clip(scaled, 0, 1) * 255 + 0.5
+    return _reduced(Image.fromarray(grey))
 
 
 def _in_srgb(picture: Image.Image) -> Image.Image:
@@ -202,7 +235,7 @@ def _in_srgb(picture: Image.Image) -> Image.Image:
             converted = ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
             if converted is not None:
                 return converted
-        except (ImageCms.PyCMSError, OSError, ValueError):
+        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
             pass  # the plain conversion below is what most viewers show then
     return picture.convert("RGB")
 

@@ -35,7 +35,14 @@ def decode_event(line: bytes) -> AnyEvent:
 
 def reason_of(error: StandinError) -> Reason:
     """What the other process is told of an error."""
-    return Reason(code=error.code, message=error.message, hint=error.hint, detail=error.detail)
+    texts = (error.code, error.message, error.hint, error.detail)
+    code, message, hint, detail = (_sayable(text) for text in texts)
+    return Reason(code=code, message=message, hint=hint, detail=detail)
+
+
+def _sayable(text: str) -> str:
+    """Names of files may hold bytes that are no UTF-8, which JSON cannot carry."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _decode(decoder: msgspec.json.Decoder[_Message], line: bytes) -> _Message:
@@ -47,3 +54,5 @@ def _decode(decoder: msgspec.json.Decoder[_Message], line: bytes) -> _Message:
         raise ProtocolError(f"A control line does not fit protocol version 1: {error}.") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ProtocolError(f"A control line is not JSON: {error}.") from error
+    except RecursionError as error:
+        raise ProtocolError("A control line is nested too deeply.") from error
