@@ -69,6 +69,7 @@ class FfmpegReader:
     def __init__(self, device: str, width: int, height: int) -> None:
         self.size = (width, height)
         self._left_out = 0
+        self._said: str | None = None
         self._process = subprocess.Popen(
             ["ffmpeg", "-hide_banner", "-nostdin", "-nostats", "-f", "v4l2", "-i", device, "-fps_mode", "passthrough",
              "-f", "rawvideo", "-pix_fmt", "yuv420p", "pipe:1"],
@@ -106,9 +107,15 @@ class FfmpegReader:
 
     def close(self) -> str:
         """End it; returns what it said."""
+        if self._said is None:
+            self._process.kill()
+            _, said = self._process.communicate()
+            self._said = said.decode(errors="replace")
+        return self._said
+
+    def kill(self) -> None:
+        """Let whoever waits for a picture see its end."""
         self._process.kill()
-        _, said = self._process.communicate()
-        return said.decode(errors="replace")
 
     def __enter__(self) -> FfmpegReader:
         return self

@@ -20,7 +20,7 @@ from consumers import SETTLED, Seen
 CAMERA, PLAIN = "/dev/video0", "/dev/video4"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 START_TIMEOUT_S = 120
-WATCH_S = 4
+PICTURES, WATCH_TIMEOUT_S = 60, 25
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
@@ -49,7 +49,7 @@ class Browser:
 
     def look(self, width: int = 640, height: int = 360) -> dict:
         """What the page says after it has watched the camera for a while, or that it found none."""
-        self._wishes.put({"width": width, "height": height, "seconds": WATCH_S})
+        self._wishes.put({"width": width, "height": height, "count": PICTURES, "seconds": WATCH_TIMEOUT_S})
         return self._told.get(timeout=START_TIMEOUT_S)
 
     def close(self) -> None:

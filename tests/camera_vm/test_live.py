@@ -100,13 +100,17 @@ class Viewer(threading.Thread):
 
     def run(self) -> None:
         while not self._is_over.is_set():
-            luma = self._reader.picture()[:HEIGHT]
+            try:
+                luma = self._reader.picture()[:HEIGHT]
+            except AssertionError:  # no more pictures: what there is must do
+                return
             self.times_s.append(time.monotonic())
             cells = luma.reshape(HEIGHT // CELL, CELL, WIDTH // CELL, CELL).mean(axis=(1, 3))
             self.cells.append(cells.astype(np.float32))
 
     def stop(self) -> None:
         self._is_over.set()
+        self._reader.kill()
         self.join(10)
         self._reader.close()
 
