@@ -10,6 +10,7 @@ import ctypes
 import functools
 import sys
 import time
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ _PLAYBACK, _RECORD = 1, 2
 _ANY = 0xFFFFFFFF
 _CLIENT = b"Standin"
 _TRIES, _PROMPT_S = 3, 0.001
+_PROMPT_WITHIN_S = 3.0
 
 
 class PulseError(DeviceError):
@@ -47,7 +49,12 @@ class PulsePlayback:
 
     def next_sounds_at_s(self) -> float:
         """Monotonic time at which the sample that is written next leaves the sink."""
-        return self._stream.at_latency(1)
+        for _ in range(_TRIES):
+            before_s = time.monotonic()
+            latency_s = self._stream.latency_s()
+            if time.monotonic() - before_s < _PROMPT_S:
+                break  # else this thread had to wait between the two, and they do not belong together
+        return before_s + latency_s
 
     def write(self, samples: np.ndarray) -> None:
         """Queue float32 (n, 1), contiguous."""
@@ -59,19 +66,27 @@ class PulsePlayback:
 
 
 class PulseRecording:
-    """Mono float32 from `source`, with the time of each block. One thread reads. Raises `PulseError`."""
+    """Mono float32 from `source`, with the time of each block. One thread reads. Raises `PulseError`.
+
+    A block's time is that of its arrival, as a program that records it sees it. Arrivals are late when the machine is
+    busy, never early: of those of the last seconds the promptest one places all of them.
+    """
 
     def __init__(self, source: str, rate_hz: int, *, block_s: float = 0.010) -> None:
         self._block = np.zeros((int(block_s * rate_hz), 1), np.float32)
         attributes = _BufferAttributes(_ANY, _ANY, _ANY, _ANY, self._block.nbytes)
         self._stream = _Stream(_RECORD, source, "Sync test", rate_hz, attributes)
         self._rate_hz = rate_hz
+        self._count = 0
+        self._origins_s: deque[float] = deque(maxlen=round(_PROMPT_WITHIN_S / block_s))
 
     def read(self) -> tuple[np.ndarray, float]:
-        """Wait for one block: float32 (n, 1), a copy, and the monotonic time of its first sample at the source."""
+        """Wait for one block: float32 (n, 1), a copy, and the monotonic time at which it begins."""
         self._stream.call("pa_simple_read", self._block.ctypes.data, self._block.nbytes)
-        end_s = self._stream.at_latency(-1)
-        return self._block.copy(), end_s - len(self._block) / self._rate_hz
+        begins_s = self._count / self._rate_hz
+        self._count += len(self._block)
+        self._origins_s.append(time.monotonic() - self._count / self._rate_hz)
+        return self._block.copy(), min(self._origins_s) + begins_s
 
     def close(self) -> None:
         """Give the stream back; safe to call twice."""
@@ -103,15 +118,6 @@ class _Stream:
         if error.value:
             raise _error("The sound server has ended the connection.", error)
         return latency_us * 1e-6
-
-    def at_latency(self, sign: int) -> float:
-        """Now and the latency, or without it; asked again if this thread had to wait between the two."""
-        for _ in range(_TRIES):
-            before_s = time.monotonic()
-            latency_s = self.latency_s()
-            if time.monotonic() - before_s < _PROMPT_S:
-                break
-        return before_s + sign * latency_s
 
     def close(self) -> None:
         handle, self._handle = self._handle, None

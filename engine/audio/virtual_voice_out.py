@@ -17,9 +17,10 @@ logger = logging.getLogger(__name__)
 
 _RATE_HZ = 48_000
 _BLOCK_S = 0.010
-_LATENCY_S = 0.070
-"""As long as this thread may be kept waiting. It must be less than the shortest delay of a picture, 150 ms, less what
-the microphone takes."""
+_LATENCY_S = 0.050
+"""As long as this thread may be kept waiting; with what the microphone takes, less than the shortest delay of a
+picture (100 ms)."""
+
 _RETRY_S = 0.5
 _GIVE_UP_S = 60.0
 """A sound server that is started again is back within seconds; one that stays away is told of."""
