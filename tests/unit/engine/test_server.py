@@ -14,7 +14,7 @@ from engine import doctor
 from engine import server as server_module
 from engine.diagnosis import fixes
 from engine.diagnosis.catalogue import Finding
-from engine.errors import CameraError, DeviceError, OutputError
+from engine.errors import Cancelled, CameraError, DeviceError, OutputError
 from engine.protocol.codec import decode_event, encode
 from engine.protocol.messages import (
     AnalysePortrait,
@@ -29,6 +29,7 @@ from engine.protocol.messages import (
     Noticed,
     Ping,
     PortraitAnalysed,
+    Progressed,
     Reason,
     Reply,
     SetCamera,
@@ -44,10 +45,19 @@ from engine.protocol.messages import (
     StartRecording,
     Stop,
     StopRecording,
+    SyncMeasured,
+    SyncTest,
     TakeSnapshot,
 )
 from engine.server import Server
-from engine.settings import CameraSettings, CanvasSettings, SessionSettings, SilentSource, SoundSettings
+from engine.settings import (
+    CameraSettings,
+    CanvasSettings,
+    SessionSettings,
+    SilentSource,
+    SoundSettings,
+    VoiceOutSettings,
+)
 from engine.sinks import virtual_camera
 
 SETTINGS = SessionSettings(portrait="p.png")
@@ -193,6 +203,58 @@ def test_every_command_reaches_the_session_and_is_answered(rig):
         assert rig.ask(make, **fields) is None
         assert broadcast.calls[-1] == expected
     assert rig.ask(Stop) is None and broadcast.names()[-1] == "stop"
+
+
+class Measuring:
+    """In the sync test's place: waits for `cancel` if asked to."""
+
+    made: list = []
+
+    def __init__(self, voice_out, microphone, *, seconds, is_stored):
+        self.asked, self.cancelled = (voice_out, microphone, seconds, is_stored), threading.Event()
+        self.made.append(self)
+
+    def run(self, progress):
+        progress.update("sync test", 1.0, 8.0, "s")
+        if self.asked[2] > 100:
+            assert self.cancelled.wait(20)
+            raise Cancelled("The sync test was stopped.")
+        return SyncMeasured(offset_ms=18.0, spread_ms=1.0, played=7, heard=7, correction_ms=18.0, is_stored=True)
+
+    def cancel(self):
+        self.cancelled.set()
+
+
+@pytest.fixture
+def measuring(monkeypatch):
+    monkeypatch.setattr(Measuring, "made", [])
+    monkeypatch.setattr(server_module.sync_test, "SyncTest", Measuring)
+    return Measuring.made
+
+
+def test_sync_test_tells_what_it_found_before_its_reply(rig, measuring):
+    voice_out = VoiceOutSettings(name="Speakers")
+    assert rig.ask(SyncTest, voice_out=voice_out, seconds=5.0, is_stored=False) is None
+    assert measuring[0].asked == (voice_out, None, 5.0, False)
+    kinds = [type(event) for event in rig._seen]
+    assert kinds.index(Progressed) < kinds.index(SyncMeasured) < kinds.index(Reply)
+
+
+def test_sync_test_is_refused_where_others_would_hear_it(rig, measuring):
+    assert rig.ask(Start, settings=SETTINGS) is None
+    assert rig.ask(SyncTest, voice_out=VoiceOutSettings()).code == "sync.session_running"
+    assert measuring == [] and rig.broadcasts[0].names()[-1] != "stop"
+
+
+@pytest.mark.parametrize("ends_it", [Stop, Shutdown])
+def test_running_sync_test_is_ended(rig, measuring, ends_it):
+    number = rig.send(SyncTest, voice_out=VoiceOutSettings(), seconds=300.0)
+    rig.until(lambda: measuring)
+    rig.next(Progressed)
+    rig.send(ends_it)
+    rig.until(lambda: measuring[0].cancelled.is_set())
+    replies = [rig.next(Reply), rig.next(Reply)]
+    assert next(reply for reply in replies if reply.id == number).error.code == "cancelled"
 
 
 def test_without_a_session_changes_are_refused_and_stop_is_not(rig):
