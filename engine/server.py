@@ -9,7 +9,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import BinaryIO
@@ -19,7 +19,7 @@ from engine.errors import ProtocolError, StandinError, UsageError
 from engine.generators.factory import describe_portrait, generator_names, handles_text
 from engine.portrait.annotations import store_annotation
 from engine.portrait.load import load_portrait
-from engine.protocol.codec import decode_command, encode, reason_of
+from engine.protocol.codec import MAX_LINE_BYTES, decode_command, encode, reason_of
 from engine.protocol.messages import (
     PROTOCOL_VERSION,
     AnalysePortrait,
@@ -129,7 +129,7 @@ class Server:
         worker.start()
         watcher = threading.Thread(target=self._watch_end, name="end-of-file", daemon=True)
         watcher.start()
-        for line in self._input:
+        for line in _lines(self._input):
             self._take(line)
             if self._is_leaving.is_set():
                 break
@@ -140,8 +140,9 @@ class Server:
 
     def emit(self, event: Event) -> None:
         """Write one event; a reader that is gone is no error, the end of input follows."""
+        line = encode(event)
         with self._write_lock, contextlib.suppress(BrokenPipeError, ValueError):
-            self._output.write(encode(event))
+            self._output.write(line)
             self._output.flush()
 
     def _take(self, line: bytes) -> None:
@@ -177,8 +178,9 @@ class Server:
             error = reason_of(caught)
         except Exception as caught:  # the edge of the process: told, logged, and the loop goes on
             logger.exception("the command %s failed", type(command).__name__)
-            error = Reason(code="internal", message=f"That failed because of an internal error: {caught}.")
-        if command.id != _OUR_OWN:
+            sentence = f"That failed because of an internal error: {caught}."
+            error = reason_of(StandinError(sentence, code="internal"))
+        if not isinstance(command, _Ended):
             self.emit(Reply(id=command.id, error=error))
 
     def _live(self) -> Broadcast:
@@ -331,13 +333,24 @@ def serve_on_stdio() -> int:
     return Server(sys.stdin.buffer, events).serve()
 
 
+def _lines(source: BinaryIO) -> Iterator[bytes]:
+    """Lines until the end; of one that is too long, as much as shows that it is."""
+    while line := source.readline(MAX_LINE_BYTES + 1):
+        rest = line
+        while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
+            rest = source.readline(MAX_LINE_BYTES + 1)
+        yield line
+
+
 def _id_in(line: bytes) -> int | None:
     """The id of a command that could not be decoded, so that its sender is not left waiting."""
+    if len(line) > MAX_LINE_BYTES:
+        return None
     try:
         number = json.loads(line).get("id")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return None
-    return number if isinstance(number, int) else None
+    return number if type(number) is int and abs(number) < 1 << 63 else None
 
 
 def _version() -> str:
