@@ -14,7 +14,7 @@ from engine import doctor
 from engine import server as server_module
 from engine.diagnosis import fixes
 from engine.diagnosis.catalogue import Finding
-from engine.errors import Cancelled, CameraError, DeviceError, OutputError
+from engine.errors import CameraError, Cancelled, DeviceError, OutputError
 from engine.protocol.codec import decode_event, encode
 from engine.protocol.messages import (
     AnalysePortrait,
@@ -208,7 +208,7 @@ def test_every_command_reaches_the_session_and_is_answered(rig):
 class Measuring:
     """In the sync test's place: waits for `cancel` if asked to."""
 
-    made: list = []
+    made = ()
 
     def __init__(self, voice_out, microphone, *, seconds, is_stored):
         self.asked, self.cancelled = (voice_out, microphone, seconds, is_stored), threading.Event()
