@@ -39,6 +39,8 @@ class VirtualVoiceOut:
     stays while one takes over from the other. `microphone` is the name to choose in the call.
     """
 
+    uses_portaudio = False
+
     def __init__(self) -> None:
         self.label = self.microphone = ""
         self.source = ""

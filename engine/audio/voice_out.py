@@ -25,6 +25,8 @@ _LARGEST_OUTPUT_LATENCY_S = 1.0
 class VoiceOut:
     """A `DelayLine` played on an output device, chosen by name and host API."""
 
+    uses_portaudio = True
+
     def __init__(self, name: str = "", host_api: str = "") -> None:
         self._index, device = find_device("output", name, host_api)
         self.label = device.name

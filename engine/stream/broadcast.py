@@ -277,11 +277,13 @@ class Broadcast:
             if isinstance(self._settings.source, MicrophoneSource) and listener.source is not None:
                 listener.source.stop()
                 self._has_stopped_microphone = not self._microphone.is_waiting
-            with self._audio_lock:
-                voice, self._voice = self._voice, None
-                listener.voice = None
-            if voice is not None:
+            voice = self._voice
+            if voice is not None and voice.uses_portaudio:
+                with self._audio_lock:
+                    self._voice = listener.voice = None
                 voice.stop()
+            else:
+                voice = None
             refresh()
             if voice is not None:
                 try:
