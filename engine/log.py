@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import logging.handlers
 import sys
 from pathlib import Path
 
+from engine.paths import private_folder
+
 _FORMAT = "%(asctime)s %(levelname)s %(processName)s/%(threadName)s %(name)s: %(message)s"
+
+
+class _PrivateFile(logging.handlers.RotatingFileHandler):
+    """A log names portraits and devices, which is nobody else's business."""
+
+    def _open(self):
+        stream = super()._open()
+        with contextlib.suppress(OSError):
+            Path(self.baseFilename).chmod(0o600)
+        return stream
 
 
 def set_up_logging(*, verbose: bool = False, folder: Path | None = None) -> None:
@@ -21,10 +34,8 @@ def set_up_logging(*, verbose: bool = False, folder: Path | None = None) -> None
     if folder is None:
         return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = logging.handlers.RotatingFileHandler(
-            folder / "standin.log", maxBytes=1_000_000, backupCount=3, encoding="utf-8"
-        )
+        private_folder(folder)
+        file = _PrivateFile(folder / "standin.log", maxBytes=1_000_000, backupCount=3, encoding="utf-8")
     except OSError as error:
         root.warning("No log file can be written in %s: %s.", folder, error)
         return

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
+from typing import IO
 
 import platformdirs
 
@@ -38,3 +41,21 @@ def annotations_folder() -> Path:
 def models_folder() -> Path:
     """Downloaded models, one folder each; see `engine.model_store`."""
     return data_folder() / "models"
+
+
+def private_folder(folder: Path) -> None:
+    """Make `folder` and what is missing above it for this user alone; one of ours that is there already is closed to
+    others. Windows keeps others out of a profile by itself. Raises `OSError`."""
+    for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
+    own = (data_folder(), cache_folder(), log_folder(), Path(platformdirs.user_config_dir(_APP, appauthor=False)))
+    if any(folder.is_relative_to(place) for place in own):
+        with contextlib.suppress(OSError):  # a shared cache may belong to somebody else
+            folder.chmod(0o700)
+
+
+def open_private(path: Path) -> IO[str]:
+    """`path` for writing UTF-8 from its beginning, readable by this user alone. Raises `OSError`."""
+    path.unlink(missing_ok=True)  # an older one would keep its rights
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    return os.fdopen(handle, "w", encoding="utf-8")

@@ -16,6 +16,7 @@ from PySide6.QtCore import QObject, QSize, Signal
 from PySide6.QtGui import QImage, QImageReader
 
 from engine.assets import asset_path
+from engine.paths import open_private, private_folder
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class PortraitLibrary(QObject):
 
     def _move(self, source: Path, target: Path) -> bool:
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(target.parent)
             source.replace(target)
         except OSError as error:
             logger.warning("%s cannot be moved: %s", source, error)
@@ -133,9 +134,10 @@ class PortraitLibrary(QObject):
         suffix = path.suffix.lower() if path.suffix.lower() in _SUFFIXES else ".png"
         stem = path.stem.removesuffix(f"-{digest}")[:60]
         target = self.folder / f"{stem}-{digest}{suffix}"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        private_folder(self.folder)
         if not target.exists():
             partial = target.with_name(target.name + ".partial")
+            open_private(partial).close()
             shutil.copyfile(path, partial)
             partial.replace(target)
         self.added.emit(_entry(target))
@@ -144,7 +146,8 @@ class PortraitLibrary(QObject):
         digest = hashlib.sha256(bytes(image.convertToFormat(QImage.Format.Format_RGBA8888).constBits())).hexdigest()
         target = self.folder / f"Pasted-{digest[:8]}.png"
         with contextlib.suppress(OSError):  # saving tells
-            self.folder.mkdir(parents=True, exist_ok=True)
+            private_folder(self.folder)
+            open_private(target).close()
         if image.save(str(target)):
             self.added.emit(_entry(target))
         else:

@@ -13,6 +13,7 @@ import platformdirs
 
 from app.settings.migrations import migrate
 from app.settings.schema import VERSION, AppSettings, from_values
+from engine.paths import open_private, private_folder
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -46,8 +47,9 @@ class SettingsStore:
         lines += [f"{name} = {_toml(value)}" for name, value in asdict(settings).items()]
         partial = self.path.with_suffix(".partial")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            private_folder(self.path.parent)
+            with open_private(partial) as file:
+                file.write("\n".join(lines) + "\n")
             os.replace(partial, self.path)
         except OSError as error:
             logger.warning("settings cannot be kept: %s", error)

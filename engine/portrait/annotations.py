@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from pathlib import Path
 
 from engine.errors import OutputError
-from engine.paths import annotations_folder
+from engine.paths import annotations_folder, open_private, private_folder
+
+logger = logging.getLogger(__name__)
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -17,7 +20,10 @@ def load_annotations(digest: str, folder: Path | None = None) -> dict[str, str]:
     base = folder or annotations_folder()
     found = {}
     for path in sorted(base.glob(f"{_checked(digest)}.*.json")) if base.is_dir() else ():
-        found[path.name.split(".")[1]] = path.read_text(encoding="utf-8")
+        try:
+            found[path.name.split(".")[1]] = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            logger.warning("%s cannot be read and is ignored: %s", path, error)
     return found
 
 
@@ -29,10 +35,11 @@ def store_annotation(digest: str, generator: str, text: str, folder: Path | None
         if not text:
             path.unlink(missing_ok=True)
             return
-        base.mkdir(parents=True, exist_ok=True)
+        private_folder(base)
         # Written beside and moved, so that a full disk or a crash leaves the old one whole.
         draft = path.with_suffix(f".{os.getpid()}.tmp")
-        draft.write_text(text, encoding="utf-8")
+        with open_private(draft) as file:
+            file.write(text)
         os.replace(draft, path)
     except OSError as error:
         raise OutputError(

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from engine.paths import cache_folder
+from engine.paths import cache_folder, private_folder
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def remember(key: str, make: Callable[[], Tensor], folder: Path | None = None) -
 def _store(path: Path, features: Tensor) -> None:
     draft = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
         save_file({"features": features}, draft)
         os.replace(draft, path)
         entries = sorted(path.parent.glob("*.safetensors"), key=lambda entry: entry.stat().st_mtime)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import stat
 import struct
+import sys
 import zlib
 
 import pytest
@@ -127,3 +129,13 @@ def test_a_folder_that_cannot_be_written_is_told(qtbot, tmp_path, picture):
         library.add_image(image)
     assert refused.args[0] == "The pasted picture could not be kept."
     library.wait()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps profiles apart by itself")
+def test_own_pictures_are_private(qtbot, library, picture):
+    picture.chmod(0o644)
+    with qtbot.waitSignal(library.added, timeout=10_000) as pasted:
+        library.add_image(QImage(80, 80, QImage.Format.Format_RGB32))
+    for entry in (_add(qtbot, library, picture), pasted.args[0]):
+        assert stat.S_IMODE(entry.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(library.folder.stat().st_mode) == 0o700

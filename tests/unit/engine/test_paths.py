@@ -1,0 +1,86 @@
+"""Files that are nobody else's business."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import sys
+
+import pytest
+
+from engine.log import set_up_logging
+from engine.paths import annotations_folder, data_folder, open_private, private_folder
+from engine.portrait.annotations import load_annotations, store_annotation
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps profiles apart by itself")
+DIGEST = "ab" * 32
+
+
+def rights(path) -> int:
+    """The permission bits."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture(autouse=True)
+def _open_umask(monkeypatch, tmp_path):
+    for name in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    before = os.umask(0o000)
+    yield
+    os.umask(before)
+
+
+def test_folders_are_made_for_one_user(tmp_path):
+    private_folder(tmp_path / "a" / "b")
+    assert rights(tmp_path / "a") == rights(tmp_path / "a" / "b") == 0o700
+
+
+def test_an_older_folder_of_ours_is_closed_and_one_of_others_left(tmp_path):
+    ours, theirs = data_folder() / "portraits", tmp_path / "shared"
+    ours.mkdir(parents=True)
+    theirs.mkdir()
+    private_folder(ours)
+    private_folder(theirs)
+    assert rights(ours) == 0o700 and rights(theirs) == 0o777
+
+
+def test_a_file_is_private_even_where_an_open_one_was(tmp_path):
+    path = tmp_path / "a"
+    path.write_text("old and longer")
+    with open_private(path) as file:
+        file.write("é")
+    assert rights(path) == 0o600 and path.read_text(encoding="utf-8") == "é"
+
+
+def test_a_link_in_the_files_place_is_not_followed(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    open_private(tmp_path / "link").close()
+    assert not (tmp_path / "elsewhere").exists() and not (tmp_path / "link").is_symlink()
+
+
+def test_face_adjustments_are_private():
+    store_annotation(DIGEST, "puppet", "{}")
+    assert [rights(path) for path in annotations_folder().iterdir()] == [0o600]
+    assert rights(annotations_folder()) == rights(annotations_folder().parent) == 0o700
+
+
+def test_an_adjustment_that_cannot_be_read_is_ignored(caplog):
+    store_annotation(DIGEST, "puppet", "{}")
+    (annotations_folder() / f"{DIGEST}.other.json").write_bytes(b"\xff")
+    with caplog.at_level(logging.WARNING):
+        assert load_annotations(DIGEST) == {"puppet": "{}"}
+    assert "other.json" in caplog.text
+
+
+def test_the_log_is_private(tmp_path):
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    try:
+        set_up_logging(folder=tmp_path / "logs")
+        assert rights(tmp_path / "logs" / "standin.log") == 0o600 and rights(tmp_path / "logs") == 0o700
+    finally:
+        for handler in [handler for handler in root.handlers if handler not in before]:
+            root.removeHandler(handler)
+            handler.close()
+        root.setLevel(level)
