@@ -53,6 +53,12 @@ class Refusing(Good):
     def __init__(self, *_):
         raise CameraError("The camera is taken.", code="camera.busy", hint="Close the other program.")
 
+class Failing(Good):
+    def send(self, image):
+        super().send(image)
+        if image[0, 0, 0] == 99:
+            raise CameraError("The camera was unplugged.", code="camera.write", hint="Plug it in.")
+
 class Noisy(Good):
     def send(self, image):
         print("a driver talks to standard output")
@@ -131,6 +137,19 @@ def test_an_engine_that_stood_still_does_not_take_the_driver_for_hanging(device)
     _feed(camera, [3, 4])
     _wait(lambda: "frame 4" in _lines(device))
     assert camera.restarts == 0
+    camera.close()
+
+
+def test_what_a_process_says_before_it_ends_is_the_reason(device):
+    camera = _camera(device, "Failing")
+    camera.open(CANVAS)
+    _feed(camera, [1, 2], gap_s=0.1)
+    child = camera._child
+    camera._memory.write(_frame(99).image, extra=99)
+    child.notify(99)
+    child._process.wait(10)
+    reason = child.trouble(time.monotonic())  # at once, while its last line may still be on its way
+    assert (reason.code, reason.message) == ("camera.write", "The camera was unplugged.")
     camera.close()
 
 
