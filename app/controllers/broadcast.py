@@ -8,7 +8,7 @@ from enum import Enum
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from app.controllers.engine_settings import camera_of, canvas_of, session_of, source_of, voice_out_of
+from app.controllers.engine_settings import camera_of, canvas_of, session_of, sound_of, source_of, voice_out_of
 from app.controllers.microphone import MicrophoneController
 from app.engine_client.client import EngineClient
 from app.settings.schema import AppSettings
@@ -110,7 +110,7 @@ class BroadcastController(QObject):
             if session_of(before, is_muted=False) != session_of(after, is_muted=False):
                 self.begin()  # what could not be shown is another picture now
             return
-        if (before.canvas, before.fps) != (after.canvas, after.fps):
+        if _of_whole_session(before) != _of_whole_session(after):
             self._restart()
             return
         self._follow("portrait", before.portrait, after.portrait, m.SetPortrait, "portrait")
@@ -119,6 +119,7 @@ class BroadcastController(QObject):
         if self.is_camera_wanted and self.is_live and camera_of(before) != camera_of(after):
             self._send_camera(camera_of(after))
         self._follow("voice_out", voice_out_of(before), voice_out_of(after), m.SetVoiceOut, "voice_out")
+        self._follow("sound", sound_of(before), sound_of(after), m.SetSound, "sound")
         self._follow("canvas", canvas_of(before), canvas_of(after), m.SetCanvas, "canvas")
 
     def set_camera(self, is_on: bool) -> None:
@@ -134,6 +135,19 @@ class BroadcastController(QObject):
         self.is_muted = is_muted
         if self.is_live:
             self._client.send(m.SetMuted, self._fails_as("mute"), is_muted=is_muted)
+
+    def set_talking(self, is_talking: bool) -> None:
+        """The push-to-talk key went down or up."""
+        if self.is_live:
+            self._client.send(m.SetTalking, self._fails_as("talking"), is_talking=is_talking)
+
+    def examine(self) -> None:
+        """`Examined` follows, or `failed` of "doctor"."""
+        self._client.send(m.Examine, self._fails_as("doctor"))
+
+    def apply_fix(self, code: str) -> None:
+        """`Examined` follows, or `failed` of "doctor"."""
+        self._client.send(m.ApplyFix, self._fails_as("doctor"), code=code)
 
     def record(self, path: str) -> None:
         """Record to `path`, or end the recording when it is empty."""
@@ -292,3 +306,8 @@ class BroadcastController(QObject):
         timer.setSingleShot(True)
         timer.timeout.connect(slot)
         return timer
+
+
+def _of_whole_session(settings: AppSettings) -> tuple[object, ...]:
+    """What cannot change while it runs."""
+    return settings.canvas, settings.fps, settings.has_noise_suppression

@@ -30,9 +30,18 @@ def camera_of(v: AppSettings) -> s.CameraSettings:
     return s.CameraSettings(device=v.camera_device, backend=v.camera_backend)
 
 
+def sound_of(v: AppSettings) -> s.SoundSettings:
+    """What is done with the microphone's sound."""
+    mode = cast(Literal["off", "auto", "level"], v.gate)  # one of `CHOICES`
+    gate = s.GateSettings(mode=mode, level_dbfs=float(v.gate_dbfs))
+    return s.SoundSettings(
+        gate=gate, has_noise_suppression=v.has_noise_suppression, is_push_to_talk=v.is_push_to_talk
+    )  # fmt: skip
+
+
 def session_of(v: AppSettings, *, is_muted: bool) -> s.SessionSettings:
     """A preview without devices: these come after the first picture."""
     return s.SessionSettings(
         portrait=v.portrait, source=s.SilentSource(), canvas=canvas_of(v), fps=v.fps, has_preview=True,
-        is_muted=is_muted,
+        is_muted=is_muted, sound=sound_of(v),
     )  # fmt: skip

@@ -12,8 +12,8 @@ from engine.protocol import messages as m
 ABSENT = ("microphone.none", "microphone.missing")
 """Codes of a microphone that is not there: no fault, the portrait rests until it is."""
 
-LOST = "microphone.lost"
-"""Code of the notice that a microphone went away while it was heard."""
+LOST, BACK = "microphone.lost", "microphone.back"
+"""Codes of the notices that a microphone went away while it was heard, and that the engine has taken it again."""
 
 
 class MicrophoneController(QObject):
@@ -46,6 +46,8 @@ class MicrophoneController(QObject):
     def _on_notice(self, event: m.Noticed) -> None:
         if event.reason.code == LOST:
             self._set_problem(event.reason)
+        elif event.reason.code == BACK:
+            self._set_problem(None)
 
     def _on_devices(self, event: m.DevicesListed) -> None:
         if self.problem and self.problem.code in (*ABSENT, LOST):

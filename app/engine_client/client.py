@@ -48,6 +48,7 @@ class EngineClient(QObject):
     stats_received = Signal(object)
     devices_listed = Signal(object)
     portrait_analysed = Signal(object)
+    examined = Signal(object)
     lost = Signal(object, int)
     """(Reason, milliseconds until the next start)"""
     closed = Signal()
@@ -71,6 +72,7 @@ class EngineClient(QObject):
             m.PreviewOpened: self.preview_opened, m.CameraChanged: self.camera_changed,
             m.RecordingChanged: self.recording_changed, m.Stats: self.stats_received,
             m.DevicesListed: self.devices_listed, m.PortraitAnalysed: self.portrait_analysed,
+            m.Examined: self.examined,
         }  # fmt: skip
         self._restart = self._timer(0, self._start, is_single=True)
         self._healthy = self._timer(timeouts.healthy_after_ms, self._on_healthy, is_single=True)

@@ -16,6 +16,10 @@ class AppSettings:
     has_microphone: bool = True
     microphone: str = ""
     microphone_host: str = ""
+    gate: str = "auto"
+    gate_dbfs: int = -50
+    is_push_to_talk: bool = False
+    has_noise_suppression: bool = False
     has_voice_out: bool = False
     voice_out: str = ""
     voice_out_host: str = ""
@@ -36,6 +40,8 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "canvas": ("640x360", "960x540", "1280x720", "1920x1080"),
     "fill": ("blur", "solid", "crop"),
     "fps": (25, 30),
+    "gate": ("auto", "level", "off"),
+    "gate_dbfs": tuple(range(-80, -19, 5)),
     "theme": ("system", "light", "dark"),
 }
 

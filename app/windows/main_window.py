@@ -75,6 +75,9 @@ class MainWindow(QMainWindow):
         self.microphone_hint = self._dim("")
         self.microphone_hint.hide()
         self.speaking_label = self._dim("Quiet")
+        self.talk_label = QLabel()
+        self.talk_label.setObjectName("offAir")
+        self.talk_label.hide()
         self.voice_label = self._dim("")
         self.start_button = QPushButton("Start virtual camera")
         self.start_button.setObjectName("primary")
@@ -106,6 +109,7 @@ class MainWindow(QMainWindow):
         row.addWidget(title)
         row.addSpacing(12)
         row.addWidget(self.air_label)
+        row.addWidget(self.talk_label)
         row.addStretch(1)
         row.addWidget(self.settings_button)
         return row
@@ -222,6 +226,15 @@ class MainWindow(QMainWindow):
         self.mute_button.setChecked(is_muted)
         self.mute_button.setText("Muted" if is_muted else "Mute")
         self._set_icon(self.mute_button, "mic-off" if is_muted else "mic", self._colours.text)
+
+    def set_talking(self, is_talking: bool | None) -> None:
+        """Push-to-talk: whether the key is down; None without push-to-talk."""
+        self.talk_label.setVisible(is_talking is not None)
+        self.talk_label.setText("\u25cf Talking" if is_talking else "Silent: hold Space to talk")
+        self.talk_label.setAccessibleName("Talking" if is_talking else "Silent, hold Space to talk")
+        self.talk_label.setObjectName("onAir" if is_talking else "offAir")
+        self.talk_label.style().unpolish(self.talk_label)
+        self.talk_label.style().polish(self.talk_label)
 
     def set_recording(self, is_recording: bool) -> None:
         """The record button says what is the case."""

@@ -13,10 +13,12 @@ from PySide6.QtWidgets import QFileDialog, QMessageBox
 
 from app.controllers.broadcast import FIRST_SAMPLE, BroadcastController
 from app.controllers.portrait_library import FILE_FILTER, PortraitLibrary
+from app.controllers.push_to_talk import PushToTalk
 from app.engine_client.client import EngineClient
 from app.engine_client.preview_reader import PreviewReader
 from app.theme import Theme
 from app.widgets.device_picker import NONE
+from app.windows.doctor_dialog import DoctorDialog
 from app.windows.face_editing import FaceEditing
 from app.windows.main_window import MainWindow
 from app.windows.session_presenter import SessionPresenter
@@ -36,6 +38,9 @@ class Presenter(QObject):
         self._window, self._client, self._broadcast = window, client, broadcast
         self._library, self._theme = library, theme
         self._session = SessionPresenter(window, client, broadcast, reader)
+        self._push_to_talk = PushToTalk(window)
+        self._push_to_talk.talking_changed.connect(self._on_talking)
+        self._doctor: DoctorDialog | None = None
         self._faces = FaceEditing(window, broadcast, library, theme)
         self._entries = {}
         self._cameras, self._cameras_reason = [], None
@@ -64,11 +69,14 @@ class Presenter(QObject):
         w.start_button.clicked.connect(self._on_start)
         w.closing.connect(self._on_closing)
         QShortcut(QKeySequence("F5"), w, self._broadcast.list_devices)
+        QShortcut(QKeySequence("F1"), w, self.open_doctor)
         self._theme.changed.connect(w.set_colours)
 
     def _connect_engine(self) -> None:
         self._client.devices_listed.connect(self._on_devices)
         self._client.portrait_analysed.connect(self._on_analysed)
+        self._client.examined.connect(self._on_examined)
+        self._broadcast.failed.connect(self._on_failed)
         self._broadcast.settings_changed.connect(self._on_settings_changed)
         self._library.added.connect(self._on_added)
         self._library.refused.connect(lambda message, hint: self._window.banner.tell("error", message, hint))
@@ -85,6 +93,7 @@ class Presenter(QObject):
         w.preview.set_mirrored(now.is_preview_mirrored)
         w.microphone.choose((now.microphone, now.microphone_host) if now.has_microphone else NONE)
         w.voice_out.choose((now.voice_out, now.voice_out_host) if now.has_voice_out else NONE)
+        self._set_push_to_talk(now.is_push_to_talk)
         if now.geometry:
             w.restoreGeometry(QByteArray.fromBase64(now.geometry.encode()))
 
@@ -164,12 +173,33 @@ class Presenter(QObject):
     def _on_settings(self) -> None:
         self.dialog = SettingsDialog(self._broadcast.settings, self._cameras, self._window)
         self.dialog.changed.connect(self._on_setting)
+        self.dialog.doctor_asked.connect(self.open_doctor)
         self.dialog.open()
 
     def _on_setting(self, changes: dict[str, object]) -> None:
         self._broadcast.change(**changes)
         if "theme" in changes:
             self._theme.choose(str(changes["theme"]))
+        if "is_push_to_talk" in changes:
+            self._set_push_to_talk(bool(changes["is_push_to_talk"]))
+
+    def _set_push_to_talk(self, is_on: bool) -> None:
+        self._push_to_talk.set_on(is_on)
+        self._window.set_talking(False if is_on else None)
+
+    def _on_talking(self, is_talking: bool) -> None:
+        self._broadcast.set_talking(is_talking)
+        self._window.set_talking(is_talking if self._push_to_talk.is_on else None)
+
+    def open_doctor(self) -> None:
+        """The page that says what works on this computer."""
+        if isinstance(self.dialog, SettingsDialog):
+            self.dialog.accept()
+        self._doctor = self.dialog = DoctorDialog(self._theme.colours, self._window)
+        self._doctor.examination_asked.connect(self._broadcast.examine)
+        self._doctor.fix_asked.connect(self._broadcast.apply_fix)
+        self._doctor.open()
+        self._broadcast.examine()
 
     def _on_start(self) -> None:
         if self._broadcast.is_camera_wanted:
@@ -196,6 +226,14 @@ class Presenter(QObject):
         w = self._window
         w.microphone.set_devices([(d.name, d.host_api, d.is_default) for d in event.microphones])
         w.voice_out.set_devices([(d.name, d.host_api, d.is_default) for d in event.voice_outs])
+
+    def _on_examined(self, event) -> None:
+        if self._doctor is not None:
+            self._doctor.show_findings(event.findings)
+
+    def _on_failed(self, part: str, reason) -> None:
+        if part == "doctor" and self._doctor is not None:
+            self._doctor.show_failed(reason)
 
     def _on_analysed(self, event) -> None:
         if self._faces.takes(event):

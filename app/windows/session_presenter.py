@@ -21,7 +21,9 @@ _STATES = {
 }  # fmt: skip
 _IDLE_TEXT = "No picture yet."
 _SILENT = "window.silent"
+_ALL_ZERO, _NOTHING_DBFS = "microphone.all_zero", -119.0
 _UNSENT = "Choose where your voice goes if the call should hear it in step with the picture."
+_KINDS = {"microphone.back": "info", "doctor.fixed": "info"}
 _REMEDIES = {
     "microphone.none": "Connect one and press F5.", "microphone.missing": "Connect it and press F5, or choose another.",
 }  # fmt: skip
@@ -91,7 +93,7 @@ class SessionPresenter(QObject):
         self._window.meter.set_level(-120.0, -120.0)
 
     def _on_notice(self, event: m.Noticed) -> None:
-        self.tell("error" if event.is_error else "warn", event.reason)
+        self.tell("error" if event.is_error else _KINDS.get(event.reason.code, "warn"), event.reason)
         if event.reason.code == "engine.version":
             self._state_text = "The engine cannot be used"
             self._no_picture(event.reason.message)
@@ -124,6 +126,8 @@ class SessionPresenter(QObject):
         if not self._broadcast.is_live:
             return
         w.meter.set_level(event.level_dbfs, event.peak_dbfs)
+        if event.level_dbfs > _NOTHING_DBFS:
+            w.banner.dismiss_if(_ALL_ZERO)
         is_silent = not self._broadcast.settings.has_microphone or self._broadcast.microphone.problem is not None
         word = "Muted" if self._broadcast.is_muted else "Speaking" if event.is_speaking else "Quiet"
         w.speaking_label.setText("No microphone" if is_silent else word)

@@ -10,6 +10,7 @@ from PySide6.QtWidgets import (
     QComboBox,
     QDialog,
     QFormLayout,
+    QHBoxLayout,
     QLabel,
     QPushButton,
     QVBoxLayout,
@@ -28,6 +29,7 @@ class SettingsDialog(QDialog):
     """`changed` carries fields of `AppSettings` with their new values."""
 
     changed = Signal(dict)
+    doctor_asked = Signal()
 
     def __init__(self, settings: AppSettings, cameras: list, parent) -> None:
         super().__init__(parent)
@@ -47,6 +49,8 @@ class SettingsDialog(QDialog):
         self.colour_button.clicked.connect(self._on_colour)
         form.addRow("Colour", self.colour_button)
         form.addRow("Virtual camera", self._cameras(settings, cameras))
+        form.addRow("Noise gate", self._gate(settings))
+        talk = self._box("Push-to-talk: silent unless Space is held", "is_push_to_talk", settings.is_push_to_talk)
         mirror = QCheckBox("Mirror what others see")
         mirror.setChecked(settings.is_output_mirrored)
         mirror.toggled.connect(lambda on: self.changed.emit({"is_output_mirrored": on}))
@@ -61,10 +65,19 @@ class SettingsDialog(QDialog):
         column.setSpacing(16)
         column.addWidget(title)
         column.addLayout(form)
+        column.addWidget(talk)
         column.addWidget(mirror)
         column.addWidget(note)
         column.addStretch(1)
-        column.addWidget(close)
+        doctor = QPushButton("Check this computer...")
+        doctor.setAutoDefault(False)
+        doctor.clicked.connect(self.doctor_asked)
+        self.doctor_button = doctor
+        row = QHBoxLayout()
+        row.addWidget(doctor)
+        row.addStretch(1)
+        row.addWidget(close)
+        column.addLayout(row)
 
     def _choice(self, field: str, value: object) -> QComboBox:
         box = QComboBox()
@@ -72,6 +85,26 @@ class SettingsDialog(QDialog):
             box.addItem(_WORDS.get(choice, str(choice).replace("x", " x ")), choice)
         box.setCurrentIndex(box.findData(value))
         box.activated.connect(lambda i: self.changed.emit({field: box.itemData(i)}))
+        return box
+
+    def _box(self, text: str, field: str, is_on: bool) -> QCheckBox:
+        box = QCheckBox(text)
+        box.setChecked(is_on)
+        box.toggled.connect(lambda on: self.changed.emit({field: on}))
+        return box
+
+    def _gate(self, settings: AppSettings) -> QComboBox:
+        """The lips rest below it; others hear the voice as it is."""
+        box = QComboBox()
+        box.setAccessibleName("Noise gate")
+        box.setToolTip("Below it the portrait rests. Others hear your voice as it is.")
+        box.addItem("Automatic (recommended)", {"gate": "auto"})
+        for level in CHOICES["gate_dbfs"]:
+            box.addItem(f"Above {level} dBFS", {"gate": "level", "gate_dbfs": level})
+        box.addItem("Off", {"gate": "off"})
+        now = {"auto": "Automatic (recommended)", "off": "Off"}.get(settings.gate, f"Above {settings.gate_dbfs} dBFS")
+        box.setCurrentIndex(box.findText(now))
+        box.activated.connect(lambda i: self.changed.emit(box.itemData(i)))
         return box
 
     def _cameras(self, settings: AppSettings, cameras: list) -> QComboBox:

@@ -32,6 +32,17 @@ HANDLES = {
     "mouth_right": (297.0, 330.0), "lip_top": (256.0, 318.0), "lip_bottom": (256.0, 345.0), "chin": (256.0, 410.0),
     "jaw_left": (160.0, 340.0), "jaw_right": (352.0, 340.0),
 }  # fmt: skip
+FINDINGS = [
+    m.Examination(name="disk", state="good", title="Disk", message="72 GB free."),
+    m.Examination(
+        name="recording", state="limited", title="The folder is missing", message="It does not exist.",
+        hint="Create it.", code="recording.no_folder", fix="automatic",
+    ),
+    m.Examination(
+        name="camera", state="bad", title="The driver is not loaded", message="It is not loaded.", hint="Load it.",
+        code="camera.not_loaded", fix="command", command="sudo modprobe v4l2loopback",
+    ),
+]  # fmt: skip
 FAULT = m.Reason(code="session.internal", message="The session ended because of an internal error in its pacer part.")
 
 
@@ -155,6 +166,13 @@ class FakeEngine:
         mic = m.AudioDevice(name="Desk microphone", host_api="ALSA", channels=1, rate_hz=48_000, is_default=True)
         emit(m.DevicesListed(microphones=[] if self.mode == "no_microphone" else [mic], voice_outs=[], cameras=[]))
 
+    def on_Examine(self, _command: m.Examine) -> None:
+        emit(m.Examined(findings=FINDINGS))
+
+    def on_ApplyFix(self, _command: m.ApplyFix) -> None:
+        emit(m.Noticed(reason=m.Reason(code="doctor.fixed", message="The folder was created.")))
+        emit(m.Examined(findings=FINDINGS[:1]))
+
     def on_SetPortrait(self, command: m.SetPortrait) -> None:
         kind, _, name = command.portrait.partition(":")
         if kind == "cue":
@@ -197,6 +215,11 @@ class FakeEngine:
 
     def cue_stats(self) -> None:
         emit(m.Stats(fps=25.0, delay_ms=120.0, av_offset_ms=-3.0, level_dbfs=-20.0, peak_dbfs=-12.0, is_speaking=True))
+
+    def cue_back(self) -> None:
+        for code, is_error in (("microphone.lost", True), ("microphone.back", False)):
+            reason = m.Reason(code=code, message=f"The microphone is {code[11:]}.")
+            emit(m.Noticed(reason=reason, is_error=is_error))
 
     def cue_exit(self) -> None:
         sys.exit(7)
