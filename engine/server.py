@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import BinaryIO
 
 from engine.audio.hotplug import devices_now
+from engine.audio.virtual_microphone import virtual_microphone_label
 from engine.errors import ProtocolError, StandinError, UsageError
 from engine.generators.factory import describe_portrait, generator_names, handles_text
 from engine.portrait.annotations import store_annotation
@@ -315,6 +316,11 @@ def list_devices() -> DevicesListed:
         microphones, outputs = devices_now()
     except StandinError as error:
         audio_reason = reason_of(error)
+    microphone, microphone_reason = "", None
+    try:
+        microphone = virtual_microphone_label(outputs)
+    except StandinError as error:
+        microphone_reason = reason_of(error)
     cameras, cameras_reason = list_cameras()
     return DevicesListed(
         microphones=microphones,
@@ -322,6 +328,8 @@ def list_devices() -> DevicesListed:
         cameras=cameras,
         cameras_reason=cameras_reason,
         audio_reason=audio_reason,
+        virtual_microphone=microphone,
+        virtual_microphone_reason=microphone_reason,
     )
 
 

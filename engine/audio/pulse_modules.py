@@ -100,6 +100,11 @@ class ServerModules:
             )
 
 
+def check_server() -> None:
+    """Raises `VoiceOutError` where no server answers, or there is no `pactl` to ask with."""
+    _asked("info")
+
+
 def _listed() -> list[tuple[int, str]]:
     """(index, arguments) of every module of the server."""
     rows = [line.split("\t") for line in _asked("list", "short", "modules").splitlines()]

@@ -125,6 +125,11 @@ class _Stream:
             self._library.pa_simple_free(handle)
 
 
+def check_library() -> None:
+    """Raises `PulseError` where libpulse-simple is not installed."""
+    _library()
+
+
 @functools.cache
 def _library() -> Any:
     try:

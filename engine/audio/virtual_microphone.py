@@ -12,7 +12,8 @@ import sys
 from dataclasses import dataclass
 
 from engine.audio.devices import list_audio_devices
-from engine.audio.pulse_modules import ServerModules
+from engine.audio.pulse_modules import ServerModules, check_server
+from engine.audio.pulse_stream import PulseError, check_library
 from engine.errors import VoiceOutError
 from engine.protocol.messages import AudioDevice
 
@@ -49,6 +50,18 @@ def find_cable(outputs: list[AudioDevice], platform: str = sys.platform) -> Cabl
     if found:
         return Cable(device=found[0], microphone=found[0].name)
     raise _missing("BlackHole 2ch", "Install it: brew install blackhole-2ch, then restart the Mac.")
+
+
+def virtual_microphone_label(outputs: list[AudioDevice], platform: str = sys.platform) -> str:
+    """What the virtual microphone will be called in a call. Raises `VoiceOutError` with what is missing for one."""
+    if not platform.startswith("linux"):
+        return find_cable(outputs, platform).microphone
+    check_server()
+    try:
+        check_library()
+    except PulseError as error:
+        raise VoiceOutError(error.message, code="voice_out.no_libpulse", hint=error.hint) from error
+    return MICROPHONE_LABEL
 
 
 def present_cable() -> Cable:

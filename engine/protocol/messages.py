@@ -354,13 +354,19 @@ class CameraDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class DevicesListed(Event, tag="devices_listed"):
-    """What there is now. `cameras_reason` says why no camera can be used, if so."""
+    """What there is now. `cameras_reason` says why no camera can be used, if so.
+
+    `virtual_microphone` is what the voice out "standin:virtual" will be called in a call; where there can be none it is
+    empty, and `virtual_microphone_reason` says what to install.
+    """
 
     microphones: list[AudioDevice]
     voice_outs: list[AudioDevice]
     cameras: list[CameraDevice]
     cameras_reason: Reason | None = None
     audio_reason: Reason | None = None
+    virtual_microphone: str = ""
+    virtual_microphone_reason: Reason | None = None
 
 
 class PortraitAnalysed(Event, tag="portrait_analysed"):
