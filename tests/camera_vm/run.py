@@ -65,6 +65,7 @@ def main() -> int:
         check_computer()
         install_programs()
         machine = arguments.machine or built_machine()
+        check_starts(machine)
     except CannotRun as reason:
         say(f"skipped: {reason}")
         return 0
@@ -122,6 +123,22 @@ def built_machine() -> Path:
         raise CannotRun("the machine could not be built (its messages are above)")
     say(f"built in {time.monotonic() - started_s:.0f} s")
     return folder
+
+
+def check_starts(machine: Path) -> None:
+    """Raise `CannotRun` where such a kernel cannot run at all (a container that forbids ptrace, say). With `true` as
+    its first process it starts, has nothing to do, and says so."""
+    command = ["linux", "mem=64M", "rootfstype=hostfs", "ro", "init=/bin/true", "con=null", "con0=null,fd:1"]
+    try:
+        done = subprocess.run(
+            ["bash", "-c", 'ulimit -c 0; exec "$0" "$@"', str(machine / command[0]), *command[1:]],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise CannotRun("a User Mode Linux hangs here") from error
+    if b"Attempted to kill init" not in done.stdout:
+        said = last_line(done.stdout.decode(errors="replace"))
+        raise CannotRun(f"a User Mode Linux does not start here: {said}")
 
 
 def cache_folder() -> Path:
