@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(
         _audio_list("Sound outputs", found.voice_outs, found.audio_reason, "No sound output is connected."), end="\n\n"
     )
-    virtual = [f'{found.virtual_microphone}  [--voice-out virtual]'] if found.virtual_microphone else []
+    virtual = [f"{found.virtual_microphone}  [--voice-out virtual]"] if found.virtual_microphone else []
     reason = found.virtual_microphone_reason
     print(listing("Virtual microphone", virtual, sentence(reason) if reason else "None."), end="\n\n")
     cameras = [_camera_line(camera) for camera in found.cameras]

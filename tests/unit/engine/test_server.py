@@ -417,13 +417,21 @@ def test_devices_with_the_reason_why_there_are_none(monkeypatch):
     camera = CameraDevice(device="/dev/video9", label="Cam", backend="v4l2")
     monkeypatch.setattr(server_module, "devices_now", none)
     monkeypatch.setattr(virtual_camera, "list_cameras", lambda: ([camera], None))
+
+    def no_cable(outputs):
+        raise DeviceError("There is no cable.", code="voice_out.no_cable")
+
+    monkeypatch.setattr(server_module, "virtual_microphone_label", no_cable)
     found = server_module.list_devices()
     assert found == DevicesListed(
         microphones=[],
         voice_outs=[],
         cameras=[camera],
         audio_reason=Reason(code="audio.no_portaudio", message="No PortAudio."),
+        virtual_microphone_reason=Reason(code="voice_out.no_cable", message="There is no cable."),
     )
+    monkeypatch.setattr(server_module, "virtual_microphone_label", lambda outputs: "BlackHole 2ch")
+    assert server_module.list_devices().virtual_microphone == "BlackHole 2ch"
 
 
 def test_devices_are_listed_before_the_reply(rig, monkeypatch):

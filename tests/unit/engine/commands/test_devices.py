@@ -36,12 +36,16 @@ def printed(monkeypatch, capsys, gpus_of):
 
 
 def test_everything_there(printed):
-    assert printed(microphones=[YETI], voice_outs=[OUT], cameras=[READY, TAKEN]).splitlines() == [
+    listed = printed(microphones=[YETI], voice_outs=[OUT], cameras=[READY, TAKEN], virtual_microphone="BlackHole 2ch")
+    assert listed.splitlines() == [
         "Microphones",
         "  Blue Yeti  [ALSA, 48000 Hz]  (default)",
         "",
         "Sound outputs",
         "  Speakers  [ALSA, 44100 Hz]",
+        "",
+        "Virtual microphone",
+        "  BlackHole 2ch  [--voice-out virtual]",
         "",
         "Virtual cameras",
         "  Standin Camera  [/dev/video42, v4l2]  ready",
