@@ -29,7 +29,7 @@ def test_choices_are_kept_and_sent(qtbot, application, commands):
     dialog = application.presenter.dialog
     _choose(dialog, "Fill and crop")
     _choose(dialog, "Dark")
-    (mirror,) = dialog.findChildren(QCheckBox)
+    (mirror,) = [box for box in dialog.findChildren(QCheckBox) if box.text().startswith("Mirror")]
     qtbot.keyClick(mirror, Qt.Key.Key_Space)
     now = application.store.settings
     assert (now.fill, now.theme, now.is_output_mirrored) == ("crop", "dark", True)
