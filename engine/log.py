@@ -12,6 +12,9 @@ from engine.paths import private_folder
 
 _FORMAT = "%(asctime)s %(levelname)s %(processName)s/%(threadName)s %(name)s: %(message)s"
 
+_TALKATIVE = ("PIL", "filelock", "httpcore", "httpx", "huggingface_hub", "requests", "urllib3")
+"""Libraries that tell every request, whose address or headers may carry a signature or a token."""
+
 
 class _PrivateFile(logging.handlers.RotatingFileHandler):
     """A log names portraits and devices, which is nobody else's business."""
@@ -27,6 +30,8 @@ def set_up_logging(*, verbose: bool = False, folder: Path | None = None) -> None
     """Configure the root logger once, at a program's start. A log file that cannot be written is done without."""
     root = logging.getLogger()
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
+    for library in _TALKATIVE:
+        logging.getLogger(library).setLevel(logging.WARNING)
     console = logging.StreamHandler(sys.stderr)
     console.setLevel(logging.DEBUG if verbose else logging.WARNING)
     console.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))

@@ -186,10 +186,12 @@ def _audio_stream(container: av.container.InputContainer, path: Path) -> av.Audi
 
 
 def _duration(container: av.container.InputContainer, stream: av.AudioStream) -> float | None:
-    """Seconds, or None where the file does not say."""
+    """Seconds, or None where the file does not say, or says nonsense."""
     if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return container.duration / av.time_base if container.duration else None
+        claimed_s = float(stream.duration * stream.time_base)
+    else:
+        claimed_s = container.duration / av.time_base if container.duration else 0.0
+    return claimed_s if claimed_s > 0 else None
 
 
 def _decoded(container: av.container.InputContainer, stream: av.AudioStream, channels: int) -> Iterator[np.ndarray]:

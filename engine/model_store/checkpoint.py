@@ -148,13 +148,7 @@ def _transformer_files(directory: Path) -> tuple[list[Path], dict[str, str]]:
     if not index.is_file():
         return sorted(directory.glob("diffusion_pytorch_model*.safetensors")), {}
     weight_map = _read_object(index).get("weight_map")
-    is_valid = isinstance(weight_map, dict) and all(
-        isinstance(name, str)
-        and Path(name).name == name
-        and name.endswith(".safetensors")
-        and len(name.encode("utf-8", "replace")) <= _LONGEST_NAME_BYTES
-        for name in weight_map.values()
-    )
+    is_valid = isinstance(weight_map, dict) and all(_is_shard_name(name) for name in weight_map.values())
     if not is_valid or not weight_map:
         raise ModelFilesError(
             f"{index} does not say which file holds which tensor.",
@@ -162,6 +156,19 @@ def _transformer_files(directory: Path) -> tuple[list[Path], dict[str, str]]:
             hint="Copy or download this file again.",
         )
     return [directory / name for name in sorted(set(weight_map.values()))], weight_map
+
+
+def _is_shard_name(name: Any) -> bool:
+    """Of a file in this directory; half characters (surrogates) are in no file's name."""
+    try:
+        return (
+            isinstance(name, str)
+            and Path(name).name == name
+            and name.endswith(".safetensors")
+            and len(name.encode("utf-8")) <= _LONGEST_NAME_BYTES
+        )
+    except UnicodeEncodeError:
+        return False
 
 
 def _missing(directory: Path, transformer_files: list[Path]) -> list[str]:

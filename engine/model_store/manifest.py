@@ -70,7 +70,7 @@ def check_path(path: str) -> None:
         or len(path) > 400
         or path != str(PurePosixPath(path))
         or any(character in path for character in '\\:*?"<>|')
-        or any(ord(character) < 32 for character in path)
+        or any(ord(character) < 32 or 0xD800 <= ord(character) < 0xE000 for character in path)
         or any(part in ("", ".", "..") or part != part.rstrip(". ") for part in parts)
         or any(part.split(".")[0].lower() in _RESERVED for part in parts)
         or path.lower() == MANIFEST_NAME

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from mutations import nested
 from targets import ROOT, control_corpus, damaged_json
 
 _ANSWER_S = 30.0
@@ -81,6 +82,8 @@ def fuzz_control(seconds: float, seed: int, *, is_replay: bool) -> int:
     seeds = Path(__file__).parent / "seeds" / "control"
     corpus = control_corpus()
     kept = [path.read_bytes() for path in sorted(seeds.glob("*"))]
+    kept += [b'{"id": 1, "type": "ping", "x": "%s"}' % (b"a" * size) for size in (900_000, 1 << 20, 5 << 20)]
+    kept += [b'{"id": 1, "type": "start", "settings": %s}' % nested(9000, is_list=False).encode()]
     end_s, count, findings, ping = time.monotonic() + seconds, 0, 0, _PING
     with tempfile.TemporaryDirectory(prefix="standin-fuzz-") as folder:
         engine = _Engine(Path(folder))
