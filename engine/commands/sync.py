@@ -72,8 +72,8 @@ def _microphone(arguments: argparse.Namespace, voice_out: VoiceOutSettings) -> M
 def told(measured: SyncMeasured) -> str:
     """What was found, for a person."""
     offset_ms = measured.offset_ms
-    side = "early" if offset_ms > 0 else "late"
-    verdict = "people would notice" if not LATE_MS < offset_ms < EARLY_MS else "nobody notices that"
+    side = "in time" if abs(offset_ms) < 0.5 else "early" if offset_ms > 0 else "late"
+    verdict = "nobody notices that" if LATE_MS < offset_ms < EARLY_MS else "people would notice"
     text = f"Lip sync: {offset_ms:+.0f} ms (the sound is {side}; {verdict}). "
     text += f"{measured.heard} of {measured.played} clicks heard, spread {measured.spread_ms:.1f} ms.\n"
     moved = f"{abs(measured.correction_ms):.0f} ms {'later' if measured.correction_ms >= 0 else 'sooner'}"
