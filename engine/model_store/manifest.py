@@ -95,7 +95,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     try:
         return msgspec.convert(_checked(content), Manifest)
-    except (msgspec.ValidationError, KeyError, TypeError, AttributeError, ModelFilesError):
+    except (msgspec.ValidationError, ValueError, OverflowError, KeyError, TypeError, AttributeError, ModelFilesError):
         return None
 
 

@@ -163,8 +163,8 @@ def _decode(data: bytes, path: Path) -> tuple[Image.Image, list[Notice]]:
 
 
 def _reduced(picture: Image.Image) -> Image.Image:
-    """Still at least twice what is kept; conversions of 80 million pixels would take gigabytes."""
-    factor = max(picture.size) // (2 * KEPT_SIDE_PX)
+    """Still at least 1.5 times what is kept; conversions of 80 million pixels would take gigabytes."""
+    factor = max(picture.size) * 2 // (3 * KEPT_SIDE_PX)
     if factor < 2 or picture.mode not in ("L", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
         return picture
     return picture.reduce((min(factor, picture.width), min(factor, picture.height)))

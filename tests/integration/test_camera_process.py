@@ -207,3 +207,13 @@ def test_many_cycles_leave_no_process_and_no_descriptor(device):
     left = set(own.children()) - others
     assert all("resource_tracker" in " ".join(child.cmdline()) for child in left)
     assert not hasattr(own, "num_fds") or own.num_fds() <= before + 2
+
+
+def test_the_camera_process_has_no_connection(device):
+    camera = _camera(device, "Good")
+    camera.open(CANVAS)
+    _feed(camera, range(1, 6))
+    _wait(lambda: len(_lines(device)) > 1)
+    pid = int(_lines(device)[0].split()[3])
+    assert pid != os.getpid() and psutil.Process(pid).net_connections(kind="inet") == []
+    camera.close()

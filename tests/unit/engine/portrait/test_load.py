@@ -150,3 +150,21 @@ def test_unknown_sample_names_the_choices():
     with pytest.raises(PortraitError) as caught:
         load_portrait("sample:nobody")
     assert caught.value.code == "portrait.no_such_sample" and caught.value.hint.startswith("Choose one of: ")
+
+
+def test_a_large_picture_is_reduced_before_it_is_converted(tmp_path):
+    """Colours and orientation are those of the whole; 16 bits a sample, too."""
+    halves = np.zeros((6400, 400), np.uint16)
+    halves[3200:] = 65535
+    Image.fromarray(halves).save(tmp_path / "grey.png")
+    grey = load_portrait(str(tmp_path / "grey.png")).image
+    assert grey.shape == (2048, 128, 3) and grey[:1000].max() == 0 and grey[1050:].min() == 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    colours = Image.new("RGBA", (6400, 400), (255, 0, 0, 255))
+    colours.paste((0, 0, 255, 0), (3200, 0, 6400, 400))
+    colours.save(tmp_path / "colours.png", exif=exif)
+    turned = load_portrait(str(tmp_path / "colours.png"))
+    assert turned.image.shape == (2048, 128, 3)
+    assert tuple(turned.image[100, 64]) == (255, 0, 0) and tuple(turned.image[-100, 64]) == (232, 234, 238)
+    assert turned.alpha[100, 64] == 255 and turned.alpha[-100, 64] == 0
