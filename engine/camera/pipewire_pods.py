@@ -49,12 +49,12 @@ def offered_format(pixel_format: int, width: int, height: int, fps: int) -> byte
 
 
 def wanted_buffers(size: int, stride: int) -> bytes:
-    """2 to 16 buffers (best 4) of `size` bytes in one block."""
+    """2 to 16 buffers of `size` bytes in one block; best 8, because a viewer may still read one that counts as free."""
     return _object(
         _BUFFERS_OBJECT,
         PARAM_BUFFERS,
         {
-            1: _choice(_CHOICE_RANGE, 4, 2, 16),
+            1: _choice(_CHOICE_RANGE, 8, 2, 16),
             2: _pod(_INT, struct.pack("=i", 1)),
             3: _pod(_INT, struct.pack("=i", size)),
             4: _pod(_INT, struct.pack("=i", stride)),

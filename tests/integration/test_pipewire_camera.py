@@ -137,7 +137,7 @@ class Pacer:
     def __init__(self) -> None:
         self.camera = open_camera(CameraSettings(backend="pipewire"))
         self.camera.open(CanvasFormat(width=WIDTH, height=HEIGHT, fps=FPS))
-        self.number, self.error = 0, None
+        self.number, self.error, self.is_paused = 0, None, False
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -155,6 +155,8 @@ class Pacer:
         next_s = time.monotonic()
         while not self._is_over.wait(max(0.0, next_s - time.monotonic())):
             next_s = max(next_s + 1 / FPS, time.monotonic())
+            if self.is_paused:
+                continue
             self.number += 1
             try:
                 self.camera.send(_frame(self.number))
@@ -258,6 +260,19 @@ def test_viewers_come_and_go(server, pacer, watch):
     third = watch("I420")
     third.wait(20)
     assert third.numbers[0] > second.numbers[-1] and pacer.camera.restarts == 0
+
+
+def test_pictures_that_pause_come_again(pacer, watch):
+    """Also for somebody who began to watch in between: the camera is there before a slow generator's first picture."""
+    early = watch()
+    early.wait(10)
+    pacer.is_paused = True
+    late = watch()
+    time.sleep(2)
+    pacer.is_paused = False
+    for viewer in (early, late):
+        viewer.wait(20)
+    assert max(late.behind[-10:]) <= max(early.behind[:10]) + 2 and pacer.camera.restarts == 0
 
 
 def test_frozen_viewer_stops_nobody_and_catches_up(pacer, watch):

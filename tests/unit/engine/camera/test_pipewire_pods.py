@@ -37,5 +37,5 @@ def test_no_format():
 def test_buffers_and_header():
     words = _words(pods.wanted_buffers(1000, 40))
     assert words[:6] == [4 * len(words) - 8, 15, 0x40004, 5, 1, 0]
-    assert words[6:15] == [28, 19, 1, 0, 4, 4, 4, 2, 16]  # a range of Int: best, least, most
+    assert words[6:15] == [28, 19, 1, 0, 4, 4, 8, 2, 16]  # a range of Int: best, least, most
     assert _words(pods.wanted_header()) == [56, 15, 0x40005, 6, 1, 0, 4, 3, 1, 0, 2, 0, 4, 4, 32, 0]
