@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import json
 import os
 import signal
@@ -17,7 +18,9 @@ import psutil
 import pytest
 from consumers import FfmpegReader, watch_with_ffmpeg
 
+from engine.camera.backends import V4l2Camera
 from engine.camera.linux_devices import list_linux_cameras
+from engine.errors import CameraError
 
 CAMERA, SECOND, PLAIN = "/dev/video0", "/dev/video2", "/dev/video4"
 CTL_ADD, CTL_REMOVE = 0x4C80, 0x4C81
@@ -74,6 +77,22 @@ def test_a_second_producer_is_refused_with_the_name_of_the_first(produce, device
         seen = reader.read(20)
     assert seen.torn == 0 and seen.new_numbers == sorted(seen.new_numbers)
     assert first.stop()["restarts"] == 0
+
+
+def test_who_opens_a_fed_camera_without_asking_first(produce, is_old_driver):
+    """What is left where two start in the same moment: only 0.12 without exclusive_caps lets them both in."""
+    for device in (CAMERA, PLAIN):
+        first = produce("sink", device)
+        first.opened()
+        if is_old_driver and device == PLAIN:
+            V4l2Camera(device, 640, 360, 25).close()
+        else:
+            with pytest.raises(CameraError) as caught:
+                V4l2Camera(device, 640, 360, 25)
+            assert caught.value.code == "camera.busy"
+            assert f"Standin ({camera_process_of(first)})" in caught.value.message
+        assert watch_with_ffmpeg(device, 10).torn == 0
+        assert first.stop()["restarts"] == 0
 
 
 def test_another_program_that_feeds_the_camera_is_named(produce):
@@ -156,8 +175,10 @@ def test_a_killed_camera_process_is_replaced_while_somebody_watches(produce, fig
     with FfmpegReader(CAMERA, 640, 360) as reader:
         reader.read(15)
         os.kill(camera_process_of(producer), signal.SIGKILL)
+        killed_s = time.monotonic()
         seen = reader.read(40)
-    gap_s = max(after - before for before, after in zip(seen.times_s, seen.times_s[1:], strict=False))
+    times_s = [killed_s, *seen.times_s]
+    gap_s = max(after - before for before, after in itertools.pairwise(times_s))
     figure("gap after the camera process was killed", round(gap_s, 2))
     assert seen.new_numbers == sorted(seen.new_numbers) and seen.torn == 0
     assert producer.stop()["restarts"] == 1
