@@ -65,6 +65,9 @@ class SettingsDialog(QDialog):
         column.setSpacing(16)
         column.addWidget(title)
         column.addLayout(form)
+        column.addWidget(
+            self._box("Noise suppression for the lips", "has_noise_suppression", settings.has_noise_suppression)
+        )
         column.addWidget(talk)
         column.addWidget(mirror)
         column.addWidget(note)

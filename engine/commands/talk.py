@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from engine.audio.suppression import check_suppression
 from engine.errors import UsageError
 from engine.settings import GateSettings, SoundSettings
 from engine.stream.broadcast import Broadcast
@@ -20,13 +21,20 @@ def add_sound_options(parser: argparse.ArgumentParser) -> None:
         help="noise gate in front of the lips: auto (above the room's noise), off, or a level in dBFS such as -45",
     )
     parser.add_argument("--gate-voice", action="store_true", help="gate what others hear, too")
+    parser.add_argument(
+        "--noise-suppression", action="store_true", help="take noise away from what the lips follow (extra: denoise)"
+    )
     parser.add_argument("--push-to-talk", action="store_true", help="silent until Space is pressed; M mutes")
 
 
 def sound_settings(arguments: argparse.Namespace) -> SoundSettings:
-    """Raises `UsageError` for a gate that is none."""
+    """Raises `UsageError` for a gate that is none, and for noise suppression that is not installed."""
+    if arguments.noise_suppression:
+        check_suppression()
     return SoundSettings(
-        gate=_gate(arguments.gate, is_heard=arguments.gate_voice), is_push_to_talk=arguments.push_to_talk
+        gate=_gate(arguments.gate, is_heard=arguments.gate_voice),
+        has_noise_suppression=arguments.noise_suppression,
+        is_push_to_talk=arguments.push_to_talk,
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from engine.audio.suppression import check_suppression
 from engine.clock import Clock, SystemClock
 from engine.errors import Cancelled, MicrophoneError, StandinError, UsageError
 from engine.generators.base import Progress
@@ -126,6 +127,7 @@ class Broadcast:
         self._enter(SessionState.PREPARING, "session.preparing", "Preparing the portrait.")
         try:
             # What is missing is said before minutes of preparing.
+            settings = self._settings = self._without_what_is_missing(settings)
             source = open_source(settings.source)
             camera = _find_camera(settings.camera) if settings.camera is not None else None
             voice = _find_voice_out(settings.voice_out) if settings.voice_out is not None else None
@@ -165,6 +167,18 @@ class Broadcast:
         for name, loop in (("audio", self._hear), ("generator", self._generate), ("pacer", self._pace)):
             self._start_thread(name, loop)
         self._start_thread("stats", self._watch)
+
+    def _without_what_is_missing(self, settings: SessionSettings) -> SessionSettings:
+        """Noise suppression is worth a notice, but not a session."""
+        if not settings.sound.has_noise_suppression:
+            return settings
+        try:
+            check_suppression()
+        except UsageError as error:
+            self._emit(Noticed(reason=reason_of(error), is_error=True))
+            sound = msgspec.structs.replace(settings.sound, has_noise_suppression=False)
+            return msgspec.structs.replace(settings, sound=sound)
+        return settings
 
     def cancel(self) -> None:
         """Make a running `start` or change end with `Cancelled` soon."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from engine.audio.sources import AudioSource
+from engine.audio.suppression import HELD_S
 from engine.audio.voice_out import DelayLine
 from engine.clock import Clock
 from engine.errors import StandinError
@@ -53,14 +54,16 @@ class Graph:
         wants = [(scene.generator.spec.chunk, scene.first_frame_s), *([coming] if coming is not None else [])]
         self._clock = clock
         self._fps = settings.fps
+        capture_s = CAPTURE_S + (HELD_S if settings.sound.has_noise_suppression else 0.0)
         self.delay_s = max(
-            needed_delay_s(spec.frames, spec.fps, spec.lookahead_samples, first_frame_s, CAPTURE_S)
+            needed_delay_s(spec.frames, spec.fps, spec.lookahead_samples, first_frame_s, capture_s)
             for spec, first_frame_s in wants
         )
         self.sample_clock = SampleClock(clock.now())
         self.timeline = Timeline(kept_s=max(4.0, 3 * self.delay_s))
         self.queue = FrameQueue(slots=self._slots(wants))
         self.listener = Listener(self.timeline, self.sample_clock, clock)
+        self.listener.has_suppression = settings.sound.has_noise_suppression
         self.runner = GeneratorRunner(
             scene,
             self.timeline,

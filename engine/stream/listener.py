@@ -10,6 +10,8 @@ import soxr  # pyright: ignore[reportMissingTypeStubs]
 from engine.audio.gate import HeldBackGate, NoiseGate
 from engine.audio.level import LevelMeter
 from engine.audio.sources import AudioSource
+from engine.audio.suppression import RATE_HZ as SUPPRESSION_RATE_HZ
+from engine.audio.suppression import Suppressor
 from engine.audio.talk import TalkKey
 from engine.clock import Clock
 from engine.media import SAMPLE_RATE_HZ, AudioBlock
@@ -41,11 +43,13 @@ class Listener:
         self._clock = clock
         self._source: AudioSource | None = None
         self._start_s: float | None = None
-        self._resampler: _ToMono16k | None = None
+        self._resampler: _ToMono16k | _Suppressed | None = None
         self._gate: NoiseGate | None = None
         self._heard_gate: HeldBackGate | None = None
         self.meter = LevelMeter()
         self.is_muted = False
+        self.has_suppression = False
+        """Noise suppression in front of the generator; set before `take_from`."""
         self.talk_key = TalkKey()
         self.recorder: AudioSink | None = None
         self.voice: VoiceWriter | None = None
@@ -70,7 +74,7 @@ class Listener:
         self._source = source
         self._start_s = None
         self.zero_s = 0.0
-        self._resampler = _ToMono16k(source.rate_hz)
+        self._resampler = self._new_resampler(source.rate_hz)
         self.set_gate(gate)
 
     def set_gate(self, gate: GateSettings | None) -> None:
@@ -142,7 +146,7 @@ class Listener:
 
     def _placed_anew(self, block: AudioBlock, samples: np.ndarray) -> tuple[float, np.ndarray]:
         """Put the block where it was captured: silence before it, or without what came too late."""
-        self._resampler = _ToMono16k(block.rate_hz)
+        self._resampler = self._new_resampler(block.rate_hz)
         self._forget_gated()
         self._sample_clock.forget_deviation()
         target = self._sample_clock.sample_at(block.captured_at_s)
@@ -152,6 +156,9 @@ class Listener:
         start_s = self._timeline.end / SAMPLE_RATE_HZ
         self._start_s = start_s - (block.first_sample + late) / block.rate_hz
         return start_s, samples[late:]
+
+    def _new_resampler(self, rate_hz: int) -> _ToMono16k | _Suppressed:
+        return _Suppressed(rate_hz) if self.has_suppression else _ToMono16k(rate_hz)
 
     def _forget_gated(self) -> None:
         for gate in (self._gate, self._heard_gate):
@@ -182,3 +189,21 @@ class _ToMono16k:
         if self._resampler is None:
             return mono
         return self._resampler.resample_chunk(np.ascontiguousarray(mono))
+
+
+class _Suppressed:
+    """As `_ToMono16k`, without the room's noise; holds `HELD_S` more back."""
+
+    def __init__(self, rate_hz: int) -> None:
+        is_needed = rate_hz != SUPPRESSION_RATE_HZ
+        self._to_48k = (
+            soxr.ResampleStream(rate_hz, SUPPRESSION_RATE_HZ, 1, dtype="float32", quality="LQ") if is_needed else None
+        )
+        self._suppressor = Suppressor()
+        self._to_16k = _ToMono16k(SUPPRESSION_RATE_HZ)
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+        if self._to_48k is not None:
+            mono = self._to_48k.resample_chunk(np.ascontiguousarray(mono))
+        return self._to_16k.push(self._suppressor.push(mono)[:, None])

@@ -44,6 +44,7 @@ from engine.settings import (
     MicrophoneSource,
     SessionSettings,
     SilentSource,
+    SoundSettings,
     VoiceOutSettings,
 )
 from engine.sinks import virtual_camera
@@ -120,6 +121,31 @@ def session(portraits, plain_generator, monkeypatch):
 
 def _no_new_threads(before):
     return {t.name for t in threading.enumerate() if t not in before} == set()
+
+
+def test_suppression_that_is_not_installed_costs_a_notice_and_no_session(session, monkeypatch):
+    def refuse():
+        raise UsageError("It is not installed.", code="sound.no_suppression")
+
+    monkeypatch.setattr(broadcast_module, "check_suppression", refuse)
+    live = session(sound=SoundSettings(has_noise_suppression=True))
+    live.broadcast.start()
+    live.until_presented()
+    assert live.codes() == ["sound.no_suppression"]
+
+
+def test_talking_and_gate_change_while_live(session):
+    live = session(sound=SoundSettings(is_push_to_talk=True))
+    live.broadcast.start()
+    live.broadcast.set_talking(True)
+    assert live.broadcast.stats().is_talking
+    live.broadcast.set_talking(False)
+    assert not live.broadcast.stats().is_talking
+    live.broadcast.set_talking(True)
+    live.broadcast.set_sound(SoundSettings())
+    assert not live.broadcast.stats().is_talking and live.broadcast.stats().gate_dbfs is None, "no microphone, no gate"
+    with pytest.raises(UsageError):
+        live.broadcast.set_sound(SoundSettings(has_noise_suppression=True))
 
 
 def test_from_start_to_stop_and_nothing_left(session):

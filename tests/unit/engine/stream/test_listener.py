@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import msgspec
 import numpy as np
 import pytest
+import soxr
 
+from engine.assets import asset_path
+from engine.audio.audio_file import AudioFile, to_mono
+from engine.audio.suppression import HELD_S
 from engine.clock import ManualClock
 from engine.media import SAMPLE_RATE_HZ, ChunkSpec
 from engine.settings import GateSettings
@@ -300,6 +306,22 @@ def test_mute_is_not_undone_by_the_gates_look_ahead(rig_of):
     rig.listener.silence_from(0)
     rig.hear(0.5)
     assert not rig.samples(0.0, 0.48).any() and rig.samples(0.52, 0.96).all()
+
+
+@pytest.mark.skipif(find_spec("pyrnnoise") is None, reason="the denoise extra is not installed")
+@pytest.mark.parametrize("rate_hz", [16_000, 44_100, 48_000])
+def test_suppressed_speech_keeps_its_place(rig_of, rate_hz):
+    file = AudioFile(asset_path("speech/welcome.flac"))
+    said = soxr.resample(to_mono(file.read_all()), file.rate_hz, rate_hz).astype(np.float32)
+    rig = rig_of(rate_hz)
+    rig.listener.has_suppression = True
+    rig.listener.take_from(rig.source)
+    rig.hear(4.0, lambda t: said[np.round(t * rate_hz).astype(int)])
+    heard, true = rig.samples(0.4, 3.4), soxr.resample(said, rate_hz, 16_000)[6400:54_400]
+    spectrum = np.fft.rfft(heard, 96_000) * np.conj(np.fft.rfft(true, 96_000))
+    lag = int(np.fft.irfft(spectrum).argmax())
+    assert min(lag, 96_000 - lag) <= 16, "a millisecond"
+    assert 0 <= 4.0 * 16_000 - rig.timeline.end <= (HELD_S + 0.025) * 16_000
 
 
 def test_push_to_talk_is_silence_for_everybody_but_while_it_is_held(rig_of):
