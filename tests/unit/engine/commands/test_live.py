@@ -15,7 +15,7 @@ import soundfile
 from engine import cli
 from engine.commands import live
 from engine.errors import GeneratorError
-from engine.protocol.messages import CameraChanged, Noticed, Reason, SessionState, StateChanged, Stats
+from engine.protocol.messages import CameraChanged, Noticed, Reason, SessionState, StateChanged, Stats, VoiceOutChanged
 from engine.settings import FileSource, MicrophoneSource, SilentSource
 from engine.sinks import virtual_camera
 
@@ -167,6 +167,8 @@ def test_options_become_settings():
     assert _parsed("--mic", "default").source == _parsed().source == MicrophoneSource()
     assert _parsed("--mic", "none").source == SilentSource()
     assert _parsed("--audio", "a.wav").source == FileSource(path="a.wav")
+    assert _parsed("--voice-out", "virtual").voice_out.name == "standin:virtual"
+    assert _parsed("--voice-out", "Speakers").voice_out.name == "Speakers"
     assert _parsed("--no-camera").camera is None and _parsed().voice_out is None
 
 
@@ -183,6 +185,9 @@ def test_what_a_person_is_told(capsys):
     assert not teller.has_given_up
     teller.tell(CameraChanged(is_open=True, label="Standin Camera", device="/dev/video42"))
     teller.tell(CameraChanged(is_open=False))
+    teller.tell(VoiceOutChanged(is_open=True, label="CABLE Input", microphone="CABLE Output"))
+    teller.tell(VoiceOutChanged(is_open=True, label="Speakers"))
+    teller.tell(VoiceOutChanged(is_open=False))
     teller.tell(StateChanged(state=SessionState.FALLBACK, reason=reason))
     teller.tell(StateChanged(state=SessionState.STOPPING, reason=reason))
     teller.tell(Noticed(reason=reason, is_error=True))
@@ -190,6 +195,7 @@ def test_what_a_person_is_told(capsys):
     assert capsys.readouterr().out.splitlines() == [
         "Note: It is so. Do this.",
         'Camera on: pick "Standin Camera" in your call (/dev/video42).',
+        'Voice on: pick the microphone "CABLE Output" in your call.',
         "It is so. Do this.",
         "Error: It is so. Do this.",
     ]
