@@ -1,7 +1,7 @@
 """Clicks go into a real microphone, flashes come out of the camera, and clicks out of the virtual microphone.
 
-The whole product lies in between; only the generator is another one, which flashes where it hears a click. A minute and
-more of it: STANDIN_SYNC_MINUTES=10 python -m pytest -s tests/integration/test_lip_sync.py
+The whole product lies in between; only the generator is another one, which flashes where it hears a click. Longer:
+STANDIN_SYNC_MINUTES=10 python -m pytest -s tests/integration/test_lip_sync.py
 """
 
 from __future__ import annotations
