@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -117,20 +117,21 @@ class LocalRanks:
         is_done = False
         for line in self._process.stdout:
             try:
-                message = json.loads(line)
-            except ValueError:
+                is_done = self._take(json.loads(line)) or is_done
+            except (ValueError, TypeError, AttributeError, RecursionError, msgspec.ValidationError):
                 logger.warning("the supervisor of the ranks said %r", line[:200])
-                continue
-            if "started" in message:
-                self.pids = {int(rank): pid for rank, pid in message["started"].items()}
-            elif "fault" in message:
-                self._fault = msgspec.convert(message["fault"], Fault)
-                self._is_over.set()
-            elif "done" in message:
-                is_done = True
         if self._fault is None and not is_done:
             self._fault = self._own_end()
         self._is_over.set()
+
+    def _take(self, message: dict[str, Any]) -> bool:
+        """Whether the supervisor says that it has done what it was to do."""
+        if "started" in message:
+            self.pids = {int(rank): int(pid) for rank, pid in message["started"].items()}
+        elif "fault" in message:
+            self._fault = msgspec.convert(message["fault"], Fault)
+            self._is_over.set()
+        return "done" in message
 
     def _own_end(self) -> Fault:
         """The supervisor ended without a word."""

@@ -289,7 +289,8 @@ def run_ranks(data: bytes, folder: Path) -> None:
             assert isinstance(message.as_error(), StandinError)
         if isinstance(message, m.Done):
             m.notices_from_data(message.notices)
-        assert m.decode(m.encode(message), kind) == message or message != message
+        line = m.encode(message)
+        assert m.encode(m.decode(line, kind)) == line
 
 
 TARGETS: dict[str, Target] = {
