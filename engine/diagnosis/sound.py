@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Any
 
 from engine.diagnosis.catalogue import Catalogue, Finding
 from engine.diagnosis.system import System
@@ -26,11 +27,11 @@ def microphones(system: System, texts: Catalogue, devices: DevicesListed) -> lis
     if not names:
         code = "audio.no_server" if system.is_linux and not _has_server(system) else "microphone.none"
         return [texts.found("microphone", code)]
-    told = {"count": len(names), "names": ", ".join(names[:_NAMES_TOLD])}
+    told: dict[str, Any] = {"count": len(names), "names": ", ".join(names[:_NAMES_TOLD])}
     return [_heard(system, texts, _default_name(devices.microphones), told)]
 
 
-def _heard(system: System, texts: Catalogue, name: str, told: dict[str, object]) -> Finding:
+def _heard(system: System, texts: Catalogue, name: str, told: dict[str, Any]) -> Finding:
     try:
         peak_dbfs = system.listen()
     except StandinError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from functools import partialmethod
+from functools import partial, partialmethod
 
 import av
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from engine.audio import voice_out
+from engine.audio import hotplug, voice_out
 from engine.audio.voice_out import DelayLine
 from engine.errors import (
     AudioFileError,
@@ -53,6 +53,7 @@ from engine.stream import director as director_module
 from engine.stream import scene as scene_module
 from engine.stream.broadcast import Broadcast
 from engine.stream.director import Director
+from engine.stream.microphone_watch import MicrophoneWatch
 from engine.stream.patience import Patience
 from engine.stream.runner import GeneratorRunner
 
@@ -326,6 +327,54 @@ def test_microphone_that_is_gone_is_told_once_and_the_portrait_rests(session, pl
     live.until_presented(10)
     assert microphone.stopped == 1 and not live.broadcast.has_ended.is_set()
     assert live.codes() == ["microphone.lost"] and live.broadcast.state is SessionState.LIVE
+
+
+@pytest.fixture
+def yeti(plain_source, monkeypatch):
+    """Microphones in the order in which they are opened; the last one again and again. Nothing is really looked for."""
+    made, real = [], broadcast_module.open_source
+
+    class Heard(plain_source):
+        def read(self):
+            return super().read() or self.say(np.zeros(160), time.monotonic())
+
+    def open_source(source):
+        if not isinstance(source, MicrophoneSource):
+            return real(source)
+        made.append(Heard())
+        return made[-1]
+
+    monkeypatch.setattr(broadcast_module, "open_source", open_source)
+    monkeypatch.setattr(broadcast_module.Broadcast, "_renew_devices", lambda self: None)
+    quick = partial(hotplug.Waiter, first_try_s=0.01, every_s=0.01)
+    monkeypatch.setattr(MicrophoneWatch.__init__, "__kwdefaults__", {"waiter": quick})
+    return made
+
+
+def test_microphone_that_is_back_is_listened_to_again(session, yeti):
+    live = session(source=MicrophoneSource(name="plain"))
+    live.broadcast.start()
+    for count in (1, 2):
+        yeti[-1].has_ended = True
+        live.until(lambda count=count: live.codes().count("microphone.back") == count)
+        assert live.broadcast._graph.listener.source is yeti[-1] and yeti[-1].stopped == 0
+    assert live.codes() == ["microphone.lost", "microphone.back"] * 2
+    assert [microphone.stopped for microphone in yeti[:-1]] == [1] * (len(yeti) - 1), "the others are given back"
+
+
+def test_who_chooses_another_source_is_not_given_the_old_microphone_back(session, yeti):
+    live = session(source=MicrophoneSource(name="plain"))
+    live.broadcast.start()
+    held = live.broadcast._devices_lock
+    with held:
+        yeti[0].has_ended = True
+        time.sleep(0.3)  # the watch may not look now
+        live.broadcast._microphone.look(live.broadcast._graph.listener)
+        live.until(lambda: len(yeti) > 1)
+        live.broadcast.set_source(SilentSource())
+    live.until_presented(5)
+    assert live.codes() == ["microphone.lost"] and live.broadcast._graph.listener.source not in yeti
+    live.until(lambda: all(microphone.stopped for microphone in yeti))
 
 
 def test_voice_out_that_is_gone_is_told_once_and_the_picture_goes_on(session, monkeypatch):
