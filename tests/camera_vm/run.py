@@ -43,12 +43,12 @@ CAMERAS = (
 PROGRAMS = {
     "insmod": "kmod",
     "ip": "iproute2",
-    "setpriv": "util-linux",
     "v4l2-ctl": "v4l-utils",
     "ffmpeg": "ffmpeg",
-    "aplay": "alsa-utils",
 }
 """What the tests run, and the Debian package that brings it."""
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 class CannotRun(Exception):
@@ -85,17 +85,35 @@ def check_computer() -> None:
 
 
 def install_programs() -> None:
-    """Whatever of `PROGRAMS` is missing, through apt. Not Chromium, which is large: its tests say if it is missing."""
+    """Whatever of `PROGRAMS` is missing, through apt, and Chromium where that succeeds: its test skips without it."""
     missing = [package for program, package in PROGRAMS.items() if shutil.which(program) is None]
-    if not missing:
-        return
-    need_apt()
+    if missing:
+        need_apt()
+        reason = apt_install(missing)
+        if reason:
+            raise CannotRun(f"apt could not install {', '.join(missing)}: {reason}")
+    if not any(shutil.which(name) for name in BROWSERS) and shutil.which("apt-get"):
+        say("installing Chromium")
+        reason = apt_install(["chromium"])
+        if reason:
+            say(f"going on without Chromium: {reason}")
+
+
+def apt_install(packages: list[str]) -> str:
+    """Install them; why not, if it failed."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     apt = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "-qq"]
-    for command in ([*apt, "update"], [*apt, "install", "-y", "--no-install-recommends", *missing]):
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for command in ([*apt, "update"], [*apt, "install", "-y", "--no-install-recommends", *packages]):
+        done = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         if done.returncode:
-            raise CannotRun(f"apt could not install {', '.join(missing)}: {last_line(done.stdout)}")
+            return last_line(done.stdout.decode(errors="replace"))
+    return ""
 
 
 def need_apt() -> None:
