@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import wave
 
 import numpy as np
 import pytest
@@ -127,3 +129,40 @@ def test_truncated_file_gives_what_there_is(tmp_path):
     data = (tmp_path / "a.flac").read_bytes()
     (tmp_path / "a.flac").write_bytes(data[: len(data) // 2])
     assert 8000 < len(AudioFile(tmp_path / "a.flac").read_all()) < 40000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ffconcat version 1.0\nfile 'other.wav'\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.wav\n#EXT-X-ENDLIST\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=audio 5004 RTP/AVP 0\n",
+    ],
+    ids=["concat", "hls", "sdp"],
+)
+def test_a_file_that_names_others_opens_none(tmp_path, text):
+    with wave.open(str(tmp_path / "other.wav"), "wb") as other:
+        other.setparams((1, 2, 16000, 0, "NONE", ""))
+        other.writeframes(bytes(32000))
+    for name in ("list.wav", "list.m3u8", "list.ffconcat", "list.sdp"):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(AudioFileError) as caught:
+            AudioFile(tmp_path / name)
+        assert caught.value.code == "audio_file.not_audio"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes in folders are POSIX's")
+def test_a_named_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(AudioFileError) as caught:
+        AudioFile(tmp_path / "pipe.wav")
+    assert caught.value.code == "audio_file.device"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no name may hold a colon there")
+def test_a_name_that_ffmpeg_would_obey_is_only_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with wave.open("subfile,,start,0,end,9,,:a.wav", "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(bytes(3200))
+    assert AudioFile("subfile,,start,0,end,9,,:a.wav").read_all().shape == (1600, 1)
