@@ -309,8 +309,8 @@ class Broadcast:
         """Mute at once, at both ends: what is still in the pipe is neither shown nor heard."""
         graph = self._running()
         with self._audio_lock:
-            graph.listener.is_muted = is_muted
-            if is_muted:
+            was_muted, graph.listener.is_muted = graph.listener.is_muted, is_muted
+            if is_muted and not was_muted:  # again and again, no chunk would ever be finished
                 graph.silence_unpresented()
                 if self._voice is not None:
                     self._voice.line.clear()

@@ -135,6 +135,17 @@ def test_suppression_that_is_not_installed_costs_a_notice_and_no_session(session
     assert live.codes() == ["sound.no_suppression"]
 
 
+def test_mute_empties_the_pipe_once(session, monkeypatch):
+    live = session()
+    live.broadcast.start()
+    live.until_presented()
+    emptied = []
+    monkeypatch.setattr(live.broadcast._graph, "silence_unpresented", lambda: emptied.append(1))
+    for is_muted in (True, True, False, True):
+        live.broadcast.set_muted(is_muted)
+    assert len(emptied) == 2
+
+
 def test_talking_and_gate_change_while_live(session):
     live = session(sound=SoundSettings(is_push_to_talk=True))
     live.broadcast.start()
