@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 
 import cv2
 import numpy as np
@@ -30,7 +31,9 @@ _CONVERSIONS = {pods.YUY2: cv2.COLOR_RGB2YUV_YUY2, pods.I420: cv2.COLOR_RGB2YUV_
 class PipewireCamera:
     """Publishes pictures as the node `device` in the user's PipeWire server, with `label` as the name people see.
 
-    `send` and `close` belong to one thread; the library calls back from its own, which holds the loop's lock then.
+    `send` and `close` belong to one thread. The library tells of states and formats from a second one, which holds the
+    loop's lock then, and asks for pictures from a third one, without it: filling a buffer anywhere else would race with
+    handing it over, and lose one picture in twenty on a busy machine.
     """
 
     def __init__(self, device: str, width: int, height: int, fps: int, label: str = LABEL) -> None:
@@ -42,7 +45,7 @@ class PipewireCamera:
         self._format: int | None = None
         self._state, self._state_error = pw.STATE_UNCONNECTED, ""
         self._has_answer = threading.Event()
-        self._picture: np.ndarray | None = None
+        self._waiting: deque[np.ndarray] = deque(maxlen=1)
         self._sequence = 0
         self._library = pw.load()
         self._stream = None
@@ -72,9 +75,8 @@ class PipewireCamera:
         if state != pw.STATE_STREAMING or pixel_format is None:
             return
         picture = np.ascontiguousarray(cv2.cvtColor(image, _CONVERSIONS[pixel_format]))
+        self._waiting.append(picture)
         with self._locked():
-            self._picture = picture
-            self._sequence += 1
             self._library.pw_stream_trigger_process(self._stream)
 
     def close(self) -> None:
@@ -97,7 +99,7 @@ class PipewireCamera:
     def _connect(self, offers: pw.Pods) -> None:
         library = self._library
         library.pw_thread_loop_start(self._loop)
-        flags = pw.FLAG_DRIVER | pw.FLAG_MAP_BUFFERS | pw.FLAG_NO_CONVERT
+        flags = pw.FLAG_DRIVER | pw.FLAG_MAP_BUFFERS | pw.FLAG_NO_CONVERT | pw.FLAG_RT_PROCESS
         with self._locked():
             self._stream = library.pw_stream_new_simple(
                 library.pw_thread_loop_get_loop(self._loop),
@@ -169,10 +171,12 @@ class PipewireCamera:
         return (2 * width * height, 2 * width) if pixel_format == pods.YUY2 else (width * height * 3 // 2, width)
 
     def _on_process(self, _data) -> None:
-        picture, self._picture = self._picture, None
-        if picture is None or self._format is None:
+        pixel_format = self._format
+        if not self._waiting or pixel_format is None:
             return  # a watcher asked for one between two pictures
-        size, stride = self._layout(self._format)
+        picture = self._waiting.pop()
+        self._sequence += 1
+        size, stride = self._layout(pixel_format)
         taken = self._library.pw_stream_dequeue_buffer(self._stream)
         if not taken:
             self.dropped += 1

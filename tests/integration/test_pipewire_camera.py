@@ -66,7 +66,8 @@ class Server:
 
     def dump(self) -> list[dict]:
         text = self._dump_text()
-        return json.loads(text) if text.startswith("[") else []
+        # A second list follows where something changed meanwhile.
+        return json.JSONDecoder().raw_decode(text)[0] if text.startswith("[") else []
 
     def cameras(self) -> list[dict]:
         """What there is of nodes that programs list as cameras."""
@@ -243,7 +244,8 @@ def test_pictures_arrive_in_order_whole_and_in_their_colours(watch, pixel_format
     viewer = watch(pixel_format)
     viewer.wait(60)
     steps = np.diff(viewer.numbers)
-    assert (steps > 0).all() and np.median(steps) == 1  # a busy machine may lose some, never repeat or turn round
+    # A busy machine may lose some, never repeat or turn round; a race in handing over would lose one in twenty.
+    assert (steps > 0).all() and np.median(steps) == 1 and (steps - 1).sum() <= len(steps) // 10
     assert np.abs(_colours(viewer) - COLOURS).max() <= 3
 
 
@@ -311,7 +313,8 @@ def test_killed_process_is_replaced_by_one_node(server, pacer, watch):
     before = server.cameras()[0]["props"]["object.serial"]
     pacer.child.kill()
     wait_for(lambda: [c for c in server.cameras() if c["props"]["object.serial"] != before], "new node")
-    assert len(server.cameras()) == 1 and pacer.camera.restarts == 1
+    wait_for(lambda: len(server.cameras()) == 1, "end of the old node")
+    assert pacer.camera.restarts == 1
     watch().wait(10)
 
 
