@@ -25,14 +25,13 @@ _QUIETEST_DB = -120.0
 class NoiseFloor:
     """How loud the room is when nobody speaks, in dBFS: the least level of the last seconds, followed slowly upwards.
 
-    Minimum statistics (after Martin, 2001). People pause for breath within `_SPAN_S`, so the least level is the room's;
-    until that long has been heard, a usual room is assumed: a gate that does not know yet lets everything through.
+    Minimum statistics (after Martin, 2001). People pause for breath within `_SPAN_S`, so the least level is the room's.
+    It begins with a usual room's and rises slowly: who speaks from the first moment on is not taken for the room.
     """
 
     _FRAME_S = 0.020
     _SPAN_S = 4.0
     _BLOCKS = 16
-    _TRUSTED_S = 1.5
     _RISE_DB_PER_S = 4.0
     _ASSUMED_DB, _LOWEST_DB, _HIGHEST_DB = -62.0, -80.0, -36.0
     """Louder than the highest is no room that a gate could tell from a voice."""
@@ -61,11 +60,7 @@ class NoiseFloor:
             self._blocks_db.append(self._block_db)
         least_db = min(min(self._blocks_db, default=self._block_db), self._block_db)
         least_db = min(max(least_db, self._LOWEST_DB), self._HIGHEST_DB)
-        is_trusted = self._frames * self._FRAME_S >= self._TRUSTED_S
-        if least_db < self.level_dbfs:
-            self.level_dbfs = least_db
-        elif is_trusted:
-            self.level_dbfs = min(least_db, self.level_dbfs + self._RISE_DB_PER_S * self._FRAME_S)
+        self.level_dbfs = min(least_db, self.level_dbfs + self._RISE_DB_PER_S * self._FRAME_S)
 
 
 class NoiseGate:
