@@ -30,19 +30,19 @@ class PushToTalk(QObject):
         super().__init__(window)
         self._window = window
         self.is_on = self.is_talking = False
-        application = QApplication.instance()
-        assert application is not None
-        application.installEventFilter(self)
 
     def set_on(self, is_on: bool) -> None:
         """Watch, or leave the keyboard alone."""
+        application = QApplication.instance()
+        assert application is not None
         self.is_on = is_on
-        if not is_on:
+        if is_on:
+            application.installEventFilter(self)
+        else:
+            application.removeEventFilter(self)
             self._set_talking(False)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        if not self.is_on:
-            return False
         kind = event.type()
         if kind == QEvent.Type.WindowDeactivate and watched is self._window:
             self._set_talking(False)

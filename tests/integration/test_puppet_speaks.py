@@ -8,9 +8,11 @@ import soxr
 
 from engine.assets import asset_path
 from engine.audio.audio_file import AudioFile, to_mono
+from engine.audio.gate import NoiseGate
 from engine.generators.factory import create_generator
 from engine.media import SAMPLE_RATE_HZ
 from engine.portrait.load import load_portrait
+from engine.settings import GateSettings
 from engine.stream.offline import ProgressFunction, chunks_of
 
 FPS = 25
@@ -129,3 +131,20 @@ def test_noise_does_not_speak():
     fan = np.convolve(white, np.ones(24) / 8, mode="same").astype(np.float32)
     openings = _speak(load_portrait("sample:maya"), fan, size=(256, 256)).openings
     assert np.mean(openings) < 0.005
+
+
+@pytest.mark.parametrize("noise_dbfs", [None, -50])
+def test_noise_gate_in_front_takes_nothing_away(noise_dbfs, record_property):
+    """The puppet has a gate of its own: two of them must not shut each other, nor open for the room."""
+    sound = _sound(asset_path("speech/welcome.flac"))
+    noise = 0.0 if noise_dbfs is None else 10 ** (noise_dbfs / 20) * np.random.default_rng(0).normal(size=len(sound))
+    heard, gate = (sound + noise).astype(np.float32), NoiseGate(GateSettings(), SAMPLE_RATE_HZ)
+    gated = []
+    for start in range(0, len(heard), 160):
+        redo, out = gate.push(heard[start : start + 160])
+        gated.append(out[redo:])  # the puppet takes each frame at once, so it never hears what is replaced
+    watcher = _speak(load_portrait("sample:maya"), np.concatenate(gated), size=(256, 256))
+    openings = np.array(watcher.openings)
+    likeness, lag_ms = _best(np.sqrt(openings), _envelope(sound, len(openings)))
+    record_property("correlation", likeness)
+    assert likeness >= 0.85 and abs(lag_ms) <= 60, (likeness, lag_ms)
