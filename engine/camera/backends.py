@@ -53,7 +53,7 @@ class V4l2Camera:
     def send(self, image: np.ndarray) -> None:
         cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420, dst=self._yuv)
         try:
-            written = os.write(self._descriptor, self._yuv)
+            written = os.write(self._descriptor, self._yuv.data)
             if written != self._yuv.nbytes:
                 raise OSError(errno.EIO, f"{written} of {self._yuv.nbytes} bytes written")
             self._failures = 0
