@@ -452,13 +452,22 @@ def test_examination_comes_after_the_reply_and_holds_nothing_up(rig, monkeypatch
 
 
 def test_fix_is_applied_told_and_examined_again(rig, monkeypatch):
+    replied = threading.Event()
+
+    def succeed():
+        replied.wait(20)
+        return "Done."
+
     def refuse():
+        replied.wait(20)
         raise OutputError("No room.", code="output.full")
 
     monkeypatch.setattr(doctor, "examine", lambda system: [])
-    for apply, code, is_error in ((lambda: "Done.", "doctor.fixed", False), (refuse, "output.full", True)):
+    for apply, code, is_error in ((succeed, "doctor.fixed", False), (refuse, "output.full", True)):
         monkeypatch.setitem(fixes.FIXES, "recording.no_folder", fixes.Fix(what="Create it", apply=apply))
+        replied.clear()
         assert rig.ask(ApplyFix, code="recording.no_folder") is None
+        replied.set()
         noticed = rig.next(Noticed)
         assert (noticed.reason.code, noticed.is_error) == (code, is_error)
         assert rig.next(Examined).findings == []
