@@ -15,9 +15,6 @@ MAX_CORRECTION = 0.005
 REALIGN_S = 0.060
 """Beyond this the voice has to jump to its place, in a pause of the speaker if there is one."""
 
-_IN_PASSING_S = 0.030
-"""Beyond this it does so if there happens to be a pause, which costs nothing."""
-
 _SETTLE_S = 0.3
 """An output fills its buffers when it starts; what it says of their delay before that is of no use."""
 
@@ -146,7 +143,7 @@ class DelayLine:
             self._astray_since_s = None
         elif self._astray_since_s is None:
             self._astray_since_s = now_s
-        if abs(self._smooth_s) < _IN_PASSING_S or now_s - self._measured_since_s < _MEASURE_S:
+        if abs(self._smooth_s) < REALIGN_S or now_s - self._measured_since_s < _MEASURE_S:
             return None
         is_lasting = self._astray_since_s is not None and now_s - self._astray_since_s > _PATIENCE_S
         return jumps, samples, is_lasting or abs(self._smooth_s) > _AT_ONCE_S
