@@ -23,6 +23,17 @@ def is_old_driver() -> bool:
 
 
 @pytest.fixture
+def only_with(is_old_driver):
+    """`only_with("0.12")` skips what takes long with the other driver, unless everything is asked for."""
+
+    def check(version: str) -> None:
+        if is_old_driver != version.startswith("0.12") and not os.environ.get("STANDIN_CAMERA_VM_ALL"):
+            pytest.skip(f"runs with v4l2loopback {version} only (STANDIN_CAMERA_VM_ALL=1: with each)")
+
+    return check
+
+
+@pytest.fixture
 def figure(request):
     """Keeps a figure of this run for docs/reliability.md: `figure(name, value)`."""
 

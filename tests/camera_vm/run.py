@@ -4,6 +4,7 @@
 
 Builds the small machine (build.sh: once, some minutes; kept in the user's cache folder), boots it with each version of
 the camera driver and runs the tests of this folder in it. It needs the environment that `bootstrap.py test` sets up.
+Chromium and the whole product take longest and run with one driver each; STANDIN_CAMERA_VM_ALL=1 runs all with both.
 Where the machine cannot be built it says why and ends with status 0; a test that fails ends it with 1.
 Standard library only.
 """
@@ -226,6 +227,7 @@ def job_script(version: str, driver: Path, for_pytest: list[str]) -> str:
     settings = {
         "STANDIN_CAMERA_VM": version,
         "STANDIN_CAMERA_KO": str(driver),
+        "STANDIN_CAMERA_VM_ALL": os.environ.get("STANDIN_CAMERA_VM_ALL", ""),
         "PYTHONPATH": str(ROOT),
         "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": "1",

@@ -145,7 +145,8 @@ def mouth_of(times_s: np.ndarray, cells: np.ndarray, spoken: np.ndarray, grid_s:
     return max(found, key=lambda lag: lag[1])
 
 
-def test_a_voice_becomes_a_talking_picture_in_sync(figure, host_was_free, tmp_path):
+def test_a_voice_becomes_a_talking_picture_in_sync(figure, host_was_free, only_with, tmp_path):
+    only_with("0.12")
     stats_path = tmp_path / "stats.json"
     places = {"HOME": str(tmp_path), "ALSA_CONFIG_PATH": str(Path(__file__).with_name("asound.conf"))}
     live = subprocess.Popen(
