@@ -73,7 +73,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "--camera", default="", metavar="DEV", help="which virtual camera (default: the first free one)"
     )
     camera.add_argument("--no-camera", action="store_true", help="without a virtual camera")
-    parser.add_argument("--camera-backend", default="", metavar="NAME", help="v4l2, pipewire, pyvirtualcam or pyvirtualcam:NAME")
+    parser.add_argument(
+        "--camera-backend", default="", metavar="NAME", help="v4l2, pipewire, pyvirtualcam or pyvirtualcam:NAME"
+    )
     parser.add_argument(
         "--voice-out",
         metavar="NAME",
