@@ -105,7 +105,7 @@ def test_bad_portraits_and_sounds_are_one_sentence(speech, tmp_path):
         (tmp_path / "dot.png", speech, "1 x 1"),
         (SAMPLE, tmp_path / "none.wav", "no sound file at"),
         (SAMPLE, tmp_path / "zero.wav", "empty"),
-        (SAMPLE, tmp_path / "text.png", "no sound in it"),
+        (SAMPLE, tmp_path / "text.png", "not a sound file"),
     ):
         done = _standin("render", "--portrait", portrait, "--audio", audio, "--out", tmp_path / "o.mp4")
         assert words in _one_sentence(done)
