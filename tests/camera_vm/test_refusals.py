@@ -127,7 +127,8 @@ def test_another_size_is_refused_while_somebody_watches(produce):
     wide.stop()
 
 
-def test_without_permission_the_remedy_is_named_and_works(produce):
+def test_without_permission_the_remedy_is_named_and_works(produce, only_with):
+    only_with("0.12")
     os.chmod(CAMERA, 0o660)
     os.chown(CAMERA, 0, VIDEO_GROUP)
     for code, message, hint in open_as_nobody(CAMERA):
@@ -169,7 +170,8 @@ def test_the_old_drivers_reopen_bug_is_named_and_repaired(produce, is_old_driver
     last.stop()
 
 
-def test_a_killed_camera_process_is_replaced_while_somebody_watches(produce, figure):
+def test_a_killed_camera_process_is_replaced_while_somebody_watches(produce, figure, only_with):
+    only_with("0.12")
     producer = produce("sink", CAMERA)
     producer.opened()
     with FfmpegReader(CAMERA, 640, 360) as reader:

@@ -38,7 +38,8 @@ def test_ffmpeg_sees_every_numbered_picture_in_order(produce, figure, host_was_f
     assert end["restarts"] == 0
 
 
-def test_opencv_sees_the_pictures(produce, figure):
+def test_opencv_sees_the_pictures(produce, figure, only_with):
+    only_with("0.15")
     producer = produce("sink", CAMERA)
     producer.opened()
     seen = watch_with_opencv(CAMERA, 100)
@@ -47,7 +48,8 @@ def test_opencv_sees_the_pictures(produce, figure):
     producer.stop()
 
 
-def test_v4l2_ctl_sees_the_pictures_the_label_and_the_rate(produce, figure, tmp_path):
+def test_v4l2_ctl_sees_the_pictures_the_label_and_the_rate(produce, figure, tmp_path, only_with):
+    only_with("0.12")
     producer = produce("sink", CAMERA)
     producer.opened()
     told = ask_v4l2_ctl(CAMERA, "--all", "--list-formats-ext")
@@ -61,7 +63,8 @@ def test_v4l2_ctl_sees_the_pictures_the_label_and_the_rate(produce, figure, tmp_
     producer.stop()
 
 
-def test_thirty_frames_a_second(produce, figure):
+def test_thirty_frames_a_second(produce, figure, only_with):
+    only_with("0.15")
     producer = produce("sink", CAMERA, "--fps", "30")
     producer.opened()
     seen = watch_with_ffmpeg(CAMERA, 100)
@@ -70,8 +73,9 @@ def test_thirty_frames_a_second(produce, figure):
     producer.stop()
 
 
-def test_hd_pictures_arrive_whole_and_the_producer_keeps_its_rate(produce, figure):
+def test_hd_pictures_arrive_whole_and_the_producer_keeps_its_rate(produce, figure, only_with):
     """This machine copies pages slowly, so that a watcher of such pictures misses some."""
+    only_with("0.15")
     producer = produce("sink", CAMERA, "--size", "1280x720")
     producer.opened()
     seen = watch_with_ffmpeg(CAMERA, 60, 1280, 720)
@@ -113,8 +117,9 @@ def test_two_watchers_at_once(produce, is_old_driver):
     assert producer.stop()["restarts"] == 0
 
 
-def test_a_stuck_watcher_holds_nobody_up(produce, figure):
+def test_a_stuck_watcher_holds_nobody_up(produce, figure, only_with):
     """A reader that is stopped while it streams: the producer goes on, and the reader goes on where the clock is."""
+    only_with("0.12")
     producer = produce("sink", CAMERA)
     producer.opened()
     with FfmpegReader(CAMERA, 640, 360) as reader:
@@ -162,7 +167,8 @@ def test_a_device_without_exclusive_caps_is_fed_and_said_to_be_hidden_from_brows
     producer.stop()
 
 
-def test_cameras_are_found_by_their_label(produce):
+def test_cameras_are_found_by_their_label(produce, only_with):
+    only_with("0.15")
     producer = produce("sink", LABELS[SECOND])
     assert producer.opened()["device"] == SECOND
     check(watch_with_ffmpeg(SECOND, 30))
