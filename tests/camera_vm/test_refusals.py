@@ -95,7 +95,8 @@ def test_who_opens_a_fed_camera_without_asking_first(produce, is_old_driver):
         assert first.stop()["restarts"] == 0
 
 
-def test_another_program_that_feeds_the_camera_is_named(produce):
+def test_another_program_that_feeds_the_camera_is_named(produce, only_with):
+    only_with("0.15")
     other = produce("pyvirtualcam", CAMERA)
     other.opened()
     watch_with_ffmpeg(CAMERA, 5)
@@ -108,7 +109,8 @@ def test_another_program_that_feeds_the_camera_is_named(produce):
     other.stop()
 
 
-def test_another_size_is_refused_while_somebody_watches(produce):
+def test_another_size_is_refused_while_somebody_watches(produce, only_with):
+    only_with("0.15")
     first = produce("sink", CAMERA)
     first.opened()
     with FfmpegReader(CAMERA, 640, 360) as reader:
@@ -128,7 +130,7 @@ def test_another_size_is_refused_while_somebody_watches(produce):
 
 
 def test_without_permission_the_remedy_is_named_and_works(produce, only_with):
-    only_with("0.12")
+    only_with("0.15")
     os.chmod(CAMERA, 0o660)
     os.chown(CAMERA, 0, VIDEO_GROUP)
     for code, message, hint in open_as_nobody(CAMERA):
@@ -186,8 +188,9 @@ def test_a_killed_camera_process_is_replaced_while_somebody_watches(produce, fig
     assert producer.stop()["restarts"] == 1
 
 
-def test_a_killed_product_leaves_a_camera_that_starts_again(produce):
+def test_a_killed_product_leaves_a_camera_that_starts_again(produce, only_with):
     """Everything of it is killed at once, while somebody watches, so that nothing could be repaired on the way out."""
+    only_with("0.12")
     producer = produce("sink", CAMERA)
     producer.opened()
     with FfmpegReader(CAMERA, 640, 360) as reader:

@@ -87,7 +87,8 @@ def test_hd_pictures_arrive_whole_and_the_producer_keeps_its_rate(produce, figur
     producer.stop()
 
 
-def test_a_watcher_that_comes_goes_and_comes_back(produce, figure):
+def test_a_watcher_that_comes_goes_and_comes_back(produce, figure, only_with):
+    only_with("0.12")
     producer = produce("sink", CAMERA)
     producer.opened()
     first = watch_with_ffmpeg(CAMERA, 30)
@@ -137,7 +138,8 @@ def test_a_stuck_watcher_holds_nobody_up(produce, figure, only_with):
     assert end["restarts"] == 0
 
 
-def test_a_watcher_that_stays_goes_on_after_the_camera_was_started_anew(produce, figure):
+def test_a_watcher_that_stays_goes_on_after_the_camera_was_started_anew(produce, figure, only_with):
+    only_with("0.12")
     producer = produce("sink", CAMERA)
     producer.opened()
     with FfmpegReader(CAMERA, 640, 360) as reader:
