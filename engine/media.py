@@ -54,7 +54,8 @@ class AudioChunk:
 
     `samples` is mono float32 at 16 kHz; it begins at timeline sample `first_sample` (the first frame's) and holds the
     frames' own sound followed by the look-ahead. The next chunk therefore repeats the look-ahead. After a
-    discontinuity the chunk does not follow the one before, and a generator must not continue across it.
+    discontinuity the chunk does not follow the one before, and a generator must not continue across it. `economy`
+    asks for the n-th of the generator's cheaper ways for this chunk (`GeneratorSpec.economies`), 0 for its full work.
     """
 
     first_frame: int
@@ -62,6 +63,7 @@ class AudioChunk:
     first_sample: int
     samples: np.ndarray
     is_discontinuous: bool = False
+    economy: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,13 +13,16 @@ from engine.media import AudioChunk, ChunkSpec, Notice, Portrait
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GeneratorSpec:
     """Known once prepared: picture size in px, and what is wanted and given per chunk. `follows_canvas`: the size
-    comes from the room on the canvas, so that another canvas needs another preparation."""
+    comes from the room on the canvas, so that another canvas needs another preparation. `economies`: cheaper ways of
+    making a chunk, each cheaper than the one before, in a few words for people; a chunk asks for one by its number,
+    from 1 on."""
 
     name: str
     width: int
     height: int
     chunk: ChunkSpec
     follows_canvas: bool = True
+    economies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

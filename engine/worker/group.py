@@ -146,6 +146,7 @@ class RankProcesses:
                 first_sample=chunk.first_sample,
                 samples=samples,
                 is_discontinuous=chunk.is_discontinuous,
+                economy=chunk.economy,
             )
             is_first = stream not in self._warm  # it may compile, and tells nothing about the next ones
             notices = self._ask(command, lambda: self._patience_s(is_first), None, frames, is_measured=not is_first)

@@ -107,6 +107,7 @@ class Generate(Message, frozen=True, tag="generate"):
     first_sample: int
     samples: int
     is_discontinuous: bool
+    economy: int = 0
 
 
 class Reset(Message, frozen=True, tag="reset"):
@@ -252,6 +253,7 @@ def chunk_of(command: Generate, samples: Any) -> AudioChunk:
         first_sample=command.first_sample,
         samples=samples,
         is_discontinuous=command.is_discontinuous,
+        economy=command.economy,
     )
 
 
