@@ -80,6 +80,10 @@ class CameraSettings(Settings):
     backend: str = ""
 
 
+VIRTUAL_MICROPHONE = "standin:virtual"
+"""In a device name's place in `VoiceOutSettings`: the system's virtual microphone, whichever that is."""
+
+
 class VoiceOutSettings(Settings):
     """Where the delayed voice goes; empty strings mean the system's default output, "standin:virtual" the virtual
     microphone, which Linux is given by Standin and other systems by a cable that is installed.

@@ -35,6 +35,8 @@ class _Phase(Enum):
     STARTING = "starting"
     LIVE = "live"
     STOPPING = "stopping"
+    AWAY = "away"
+    """Put aside with `pause`."""
 
 
 class BroadcastController(QObject):
@@ -104,7 +106,7 @@ class BroadcastController(QObject):
         self._store.save(replace(before, **changes))
         after = self.settings
         self.settings_changed.emit(after)
-        if self._phase is _Phase.STOPPING:
+        if self._phase in (_Phase.STOPPING, _Phase.AWAY):
             return  # the next session begins with the new settings
         if self._phase is _Phase.NONE:
             if session_of(before, is_muted=False) != session_of(after, is_muted=False):
@@ -121,6 +123,22 @@ class BroadcastController(QObject):
         self._follow("voice_out", voice_out_of(before), voice_out_of(after), m.SetVoiceOut, "voice_out")
         self._follow("sound", sound_of(before), sound_of(after), m.SetSound, "sound")
         self._follow("canvas", canvas_of(before), canvas_of(after), m.SetCanvas, "canvas")
+
+    def pause(self, then: Callable[[], None]) -> None:
+        """End the session for work that needs the devices, call `then`, and let none begin before `resume`."""
+        self._again.stop()
+        if self._phase in (_Phase.NONE, _Phase.AWAY):
+            self._enter(_Phase.AWAY)
+            then()
+            return
+        self._enter(_Phase.STOPPING)
+        self._client.send(m.Stop, lambda _error: self._on_paused(then))
+
+    def resume(self) -> None:
+        """Begin again what `pause` has ended, the camera included."""
+        if self._phase is _Phase.AWAY:
+            self._enter(_Phase.NONE)
+            self.begin()
 
     def set_camera(self, is_on: bool) -> None:
         """Put the picture on air, or take it off."""
@@ -241,6 +259,11 @@ class BroadcastController(QObject):
     def _restart(self) -> None:
         self._enter(_Phase.STOPPING)
         self._client.send(m.Stop, self._on_stopped)
+
+    def _on_paused(self, then: Callable[[], None]) -> None:
+        if self._phase is _Phase.STOPPING:
+            self._enter(_Phase.AWAY)
+            then()
 
     def _on_stopped(self, _error) -> None:
         if self._phase is _Phase.STOPPING:

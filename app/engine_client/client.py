@@ -49,6 +49,8 @@ class EngineClient(QObject):
     devices_listed = Signal(object)
     portrait_analysed = Signal(object)
     examined = Signal(object)
+    voice_out_changed = Signal(object)
+    sync_measured = Signal(object)
     lost = Signal(object, int)
     """(Reason, milliseconds until the next start)"""
     closed = Signal()
@@ -72,7 +74,7 @@ class EngineClient(QObject):
             m.PreviewOpened: self.preview_opened, m.CameraChanged: self.camera_changed,
             m.RecordingChanged: self.recording_changed, m.Stats: self.stats_received,
             m.DevicesListed: self.devices_listed, m.PortraitAnalysed: self.portrait_analysed,
-            m.Examined: self.examined,
+            m.Examined: self.examined, m.VoiceOutChanged: self.voice_out_changed, m.SyncMeasured: self.sync_measured,
         }  # fmt: skip
         self._restart = self._timer(0, self._start, is_single=True)
         self._healthy = self._timer(timeouts.healthy_after_ms, self._on_healthy, is_single=True)

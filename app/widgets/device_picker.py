@@ -11,7 +11,8 @@ Choice = str | tuple[str, str]
 
 
 class DevicePicker(QComboBox):
-    """Entries are None-like ("none"), the system's default ("", "") and (name, host API) pairs."""
+    """Entries are None-like ("none"), the system's default ("", "") and (name, host API) pairs. An output that the
+    engine makes itself (`set_special`) stands before the devices."""
 
     picked = Signal(object)
 
@@ -22,6 +23,7 @@ class DevicePicker(QComboBox):
         self.setMinimumContentsLength(12)
         self._none_text, self._default_text = none_text, default_text
         self._choice: Choice = NONE
+        self._special: tuple[str, Choice] | None = None
         self.set_devices([])
         self.activated.connect(self._on_activated)
 
@@ -35,6 +37,10 @@ class DevicePicker(QComboBox):
         self._choice = choice
         self.set_devices(self._devices)
 
+    def set_special(self, text: str, choice: Choice) -> None:
+        """Offer `choice` as `text`, first among the devices; shown with the next `set_devices`."""
+        self._special = text, choice
+
     def set_devices(self, devices: list[tuple[str, str, bool]]) -> None:
         """(name, host API, is default) of what there is now."""
         self._devices = devices
@@ -43,6 +49,8 @@ class DevicePicker(QComboBox):
         self.addItem(self._none_text, NONE)
         default = next((name for name, _host, is_default in devices if is_default), "")
         self.addItem(f"{self._default_text} ({default})" if default else self._default_text, ("", ""))
+        if self._special is not None:
+            self.addItem(*self._special)
         for name, host, _default in devices:
             self.addItem(f"{name} ({host})" if names.count(name) > 1 else name, (name, host))
         if self._index_of(self._choice) < 0:

@@ -23,6 +23,8 @@ from app.windows.face_editing import FaceEditing
 from app.windows.main_window import MainWindow
 from app.windows.session_presenter import SessionPresenter
 from app.windows.settings_dialog import SettingsDialog
+from app.windows.sync_testing import SyncTesting
+from engine.settings import VIRTUAL_MICROPHONE
 
 CONSENT = "Use only pictures that you have the right to use. Do you have it for the pictures you add?"
 
@@ -42,6 +44,7 @@ class Presenter(QObject):
         self._push_to_talk.talking_changed.connect(self._on_talking)
         self._doctor: DoctorDialog | None = None
         self._faces = FaceEditing(window, broadcast, library, theme)
+        self._sync = SyncTesting(window, client, broadcast)
         self._entries = {}
         self._cameras, self._cameras_reason = [], None
         self.dialog = None
@@ -63,6 +66,7 @@ class Presenter(QObject):
         w.microphone.picked.connect(self._on_microphone)
         w.voice_out.picked.connect(self._on_voice_out)
         w.mute_button.toggled.connect(self._on_mute)
+        w.sync_button.clicked.connect(self._on_sync)
         w.record_button.clicked.connect(self._on_record)
         w.snapshot_button.clicked.connect(lambda: self._broadcast.snapshot(_new_file("png")))
         w.settings_button.clicked.connect(self._on_settings)
@@ -92,7 +96,9 @@ class Presenter(QObject):
         w.mirror_box.setChecked(now.is_preview_mirrored)
         w.preview.set_mirrored(now.is_preview_mirrored)
         w.microphone.choose((now.microphone, now.microphone_host) if now.has_microphone else NONE)
+        w.voice_out.set_special("Virtual microphone", (VIRTUAL_MICROPHONE, ""))
         w.voice_out.choose((now.voice_out, now.voice_out_host) if now.has_voice_out else NONE)
+        w.sync_button.setEnabled(now.has_voice_out)
         self._set_push_to_talk(now.is_push_to_talk)
         if now.geometry:
             w.restoreGeometry(QByteArray.fromBase64(now.geometry.encode()))
@@ -162,6 +168,10 @@ class Presenter(QObject):
     def _on_voice_out(self, choice) -> None:
         name, host = ("", "") if choice == NONE else choice
         self._broadcast.change(has_voice_out=choice != NONE, voice_out=name, voice_out_host=host)
+        self._window.sync_button.setEnabled(choice != NONE)
+
+    def _on_sync(self) -> None:
+        self.dialog = self._sync.open()
 
     def _on_mute(self, is_muted: bool) -> None:
         self._window.set_muted(is_muted)
@@ -225,6 +235,8 @@ class Presenter(QObject):
         self._cameras, self._cameras_reason = event.cameras, event.cameras_reason
         w = self._window
         w.microphone.set_devices([(d.name, d.host_api, d.is_default) for d in event.microphones])
+        if event.virtual_microphone:
+            w.voice_out.set_special(f"Virtual microphone ({event.virtual_microphone})", (VIRTUAL_MICROPHONE, ""))
         w.voice_out.set_devices([(d.name, d.host_api, d.is_default) for d in event.voice_outs])
 
     def _on_examined(self, event) -> None:

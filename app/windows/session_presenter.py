@@ -38,7 +38,7 @@ class SessionPresenter(QObject):
         super().__init__(window)
         self._window, self._broadcast, self._reader = window, broadcast, reader
         self._state_text = "Starting..."
-        self._camera_label = ""
+        self._camera_label = self._virtual_microphone = ""
         self._idle_text = _IDLE_TEXT
         self._recording = self._kept = ""
         self._was_recording = False
@@ -46,6 +46,7 @@ class SessionPresenter(QObject):
         client.noticed.connect(self._on_notice)
         client.preview_opened.connect(lambda e: reader.open(e.memory_name))
         client.camera_changed.connect(self._on_camera)
+        client.voice_out_changed.connect(self._on_voice_out)
         client.recording_changed.connect(self._on_recording)
         client.stats_received.connect(self._on_stats)
         client.lost.connect(self._on_lost)
@@ -136,8 +137,16 @@ class SessionPresenter(QObject):
         w.stats_label.setText(
             f"{event.fps:.1f} fps   {event.delay_ms:.0f} ms behind you{sync}   {event.dropped} dropped"
         )
-        is_sent = self._broadcast.settings.has_voice_out
-        w.voice_label.setText(f"{event.delay_ms:.0f} ms behind you, in step with the picture." if is_sent else _UNSENT)
+        w.voice_label.setText(self._voice_words(event.delay_ms))
+
+    def _voice_words(self, delay_ms: float) -> str:
+        if not self._broadcast.settings.has_voice_out:
+            return _UNSENT
+        pick = f"In your call, pick the microphone “{self._virtual_microphone}”. "
+        return (pick if self._virtual_microphone else "") + f"{delay_ms:.0f} ms behind you, in step with the picture."
+
+    def _on_voice_out(self, event: m.VoiceOutChanged) -> None:
+        self._virtual_microphone = event.microphone if event.is_open else ""
 
     def _on_ready(self, _hello: m.Hello) -> None:
         self._window.banner.dismiss_if("engine.ended")
@@ -149,7 +158,7 @@ class SessionPresenter(QObject):
     def _on_lost(self, reason: m.Reason, _pause_ms: int) -> None:
         self._window.set_on_air(False)
         self._window.set_recording(False)
-        self._camera_label = ""
+        self._camera_label = self._virtual_microphone = ""
         self._state_text = "Restarting the engine..."
         self._no_picture("The engine is being started again...")
         self._show_state()

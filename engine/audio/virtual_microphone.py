@@ -19,9 +19,6 @@ from engine.protocol.messages import AudioDevice
 
 logger = logging.getLogger(__name__)
 
-VIRTUAL = "standin:virtual"
-"""In a device name's place in `VoiceOutSettings`: the system's virtual microphone, whichever that is."""
-
 MICROPHONE_LABEL = "Standin Microphone"
 SINK_LABEL = "Standin Voice"
 

@@ -12,10 +12,10 @@ import numpy as np
 from engine.audio.delay_line import DelayLine
 from engine.audio.devices import OpenStream, find_device, sound_library
 from engine.audio.sync_memory import recall_ms
-from engine.audio.virtual_microphone import VIRTUAL, present_cable
+from engine.audio.virtual_microphone import present_cable
 from engine.audio.virtual_voice_out import VirtualVoiceOut
 from engine.errors import VoiceOutError
-from engine.settings import VoiceOutSettings
+from engine.settings import VIRTUAL_MICROPHONE, VoiceOutSettings
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def correction_s(settings: VoiceOutSettings) -> float:
 
 
 def _found(name: str, host_api: str) -> AnyVoiceOut:
-    if name != VIRTUAL:
+    if name != VIRTUAL_MICROPHONE:
         return VoiceOut(name, host_api)
     if sys.platform.startswith("linux"):
         return VirtualVoiceOut()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from engine.audio.virtual_microphone import VIRTUAL
 from engine.errors import UsageError
 from engine.generators.factory import generator_names
-from engine.settings import CANVAS_SIZES, FRAME_RATES, CanvasSettings, GeneratorSettings
+from engine.settings import CANVAS_SIZES, FRAME_RATES, VIRTUAL_MICROPHONE, CanvasSettings, GeneratorSettings
 
 
 def add_picture_options(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +68,7 @@ def _add_flashtalk_options(parser: argparse.ArgumentParser) -> None:
 
 def voice_out_name(given: str) -> str:
     """The output that "default", "virtual" or a device's own name stands for, as settings have it."""
-    return {"default": "", "virtual": VIRTUAL}.get(given, given)
+    return {"default": "", "virtual": VIRTUAL_MICROPHONE}.get(given, given)
 
 
 _FLASHTALK_OPTIONS = (

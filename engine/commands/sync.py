@@ -5,16 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 
-from engine.audio.virtual_microphone import VIRTUAL
 from engine.commands.console import ProgressLine
 from engine.commands.options import voice_out_name
 from engine.errors import UsageError
-from engine.protocol.messages import SyncMeasured, plain
-from engine.settings import MicrophoneSource, VoiceOutSettings
+from engine.protocol.messages import plain
+from engine.protocol.sync_words import told
+from engine.settings import VIRTUAL_MICROPHONE, MicrophoneSource, VoiceOutSettings
 from engine.stream.sync_test import LEAST_SECONDS, SyncTest
-
-EARLY_MS, LATE_MS = 45.0, -125.0
-"""What people notice, ITU-R BT.1359-1; sound early is above 0."""
 
 _EPILOG = """examples:
   standin sync                                          the virtual microphone, heard at its own other end
@@ -65,18 +62,5 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _microphone(arguments: argparse.Namespace, voice_out: VoiceOutSettings) -> MicrophoneSource | None:
     if arguments.mic is None:
-        return None if voice_out.name == VIRTUAL else MicrophoneSource()
+        return None if voice_out.name == VIRTUAL_MICROPHONE else MicrophoneSource()
     return MicrophoneSource(name="" if arguments.mic == "default" else arguments.mic, host_api=arguments.mic_api)
-
-
-def told(measured: SyncMeasured) -> str:
-    """What was found, for a person."""
-    offset_ms = measured.offset_ms
-    side = "in time" if abs(offset_ms) < 0.5 else "early" if offset_ms > 0 else "late"
-    verdict = "nobody notices that" if LATE_MS < offset_ms < EARLY_MS else "people would notice"
-    text = f"Lip sync: {offset_ms:+.0f} ms (the sound is {side}; {verdict}). "
-    text += f"{measured.heard} of {measured.played} clicks heard, spread {measured.spread_ms:.1f} ms.\n"
-    moved = f"{abs(measured.correction_ms):.0f} ms {'later' if measured.correction_ms >= 0 else 'sooner'}"
-    if measured.is_stored:
-        return text + f"Stored: from now on this output plays the voice {moved} than without a correction."
-    return text + f"Not stored: the voice would have to be played {moved} than without a correction."

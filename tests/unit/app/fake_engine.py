@@ -166,6 +166,23 @@ class FakeEngine:
         mic = m.AudioDevice(name="Desk microphone", host_api="ALSA", channels=1, rate_hz=48_000, is_default=True)
         emit(m.DevicesListed(microphones=[] if self.mode == "no_microphone" else [mic], voice_outs=[], cameras=[]))
 
+    def on_SyncTest(self, command: m.SyncTest) -> m.Reason | None:
+        if self.is_live:
+            return m.Reason(code="sync.session_running", message="A session is running.")
+        emit(m.Progressed(stage="sync test", done=4.0, total=8.0, unit="s"))
+        if self.mode == "deaf_to_clicks":
+            return m.Reason(code="sync.not_heard", message="The clicks were not heard.", hint="Turn it up.")
+        emit(
+            m.SyncMeasured(offset_ms=60.0, spread_ms=2.0, played=7, heard=7, correction_ms=60.0, is_stored=True)
+        )  # fmt: skip
+        return None
+
+    def cue_deaf_to_clicks(self) -> None:
+        self.mode = "deaf_to_clicks"
+
+    def cue_virtual(self) -> None:
+        emit(m.VoiceOutChanged(is_open=True, label="Standin Voice", microphone="Standin Microphone"))
+
     def on_Examine(self, _command: m.Examine) -> None:
         emit(m.Examined(findings=FINDINGS))
 

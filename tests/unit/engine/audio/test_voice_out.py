@@ -6,11 +6,10 @@ import pytest
 
 from engine.audio import sync_memory, voice_out
 from engine.audio.devices import refresh
-from engine.audio.virtual_microphone import VIRTUAL
 from engine.audio.virtual_voice_out import VirtualVoiceOut
 from engine.audio.voice_out import correction_s, open_voice_out
 from engine.errors import UsageError, VoiceOutError
-from engine.settings import VoiceOutSettings
+from engine.settings import VIRTUAL_MICROPHONE, VoiceOutSettings
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +24,7 @@ def test_virtual_is_ours_on_linux_and_a_cable_elsewhere(sound, monkeypatch):
     sound.plug("Speakers", outputs=2)
     sound.plug("BlackHole 2ch", inputs=2, outputs=2)
     refresh()
-    settings = VoiceOutSettings(name=VIRTUAL)
+    settings = VoiceOutSettings(name=VIRTUAL_MICROPHONE)
     monkeypatch.setattr(voice_out.sys, "platform", "linux")
     assert isinstance(open_voice_out(settings), VirtualVoiceOut)
     monkeypatch.setattr(voice_out.sys, "platform", "darwin")
