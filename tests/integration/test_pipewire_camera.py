@@ -320,8 +320,10 @@ def test_killed_process_is_replaced_by_one_node(server, pacer, watch):
 
 def test_closing_takes_the_node_away(server, pacer):
     wait_for(server.cameras, "camera")
+    child = pacer.child
     pacer.close()
     wait_for(lambda: not server.cameras(), "end of the node")
+    assert not child.is_running()
 
 
 def test_dead_engine_leaves_no_camera(server, monkeypatch):
@@ -334,9 +336,12 @@ def test_dead_engine_leaves_no_camera(server, monkeypatch):
     )
     engine = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": os.getcwd()})
     wait_for(server.cameras, "camera")
+    children = psutil.Process(engine.pid).children(recursive=True)
+    assert children
     engine.kill()
     engine.wait()
     wait_for(lambda: not server.cameras(), "end of the node")
+    assert psutil.wait_procs(children, DEADLINE_S)[1] == []
 
 
 def test_restarted_server_gets_the_camera_again(server, pacer, watch):

@@ -400,6 +400,7 @@ def test_reader_that_is_gone_is_no_error(rig):
     rig.next(Hello)
     rig._files[1].close()
     rig.server.emit(Noticed(reason=Reason(code="x", message="Nobody hears this.")))
+    assert rig.end() == 0
 
 
 def test_portrait_is_analysed_and_handles_are_stored(rig, tmp_path):

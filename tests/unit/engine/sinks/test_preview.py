@@ -54,7 +54,9 @@ def test_closed_memory_is_gone(preview):
 
 
 def test_closing_what_was_never_opened_is_nothing():
-    PreviewSink().close()
+    preview = PreviewSink()
+    preview.close()
+    assert preview.memory_name == ""
 
 
 def test_two_previews_are_apart(preview):

@@ -112,6 +112,8 @@ def test_what_others_wrote_there_is_no_fault_of_ours(tmp_path, text):
     assert faults.recorded(str(tmp_path / "none")) is None
 
 
-def test_without_a_launcher_nothing_is_recorded(monkeypatch):
+def test_without_a_launcher_nothing_is_recorded(tmp_path, monkeypatch):
     monkeypatch.delenv("TORCHELASTIC_ERROR_FILE", raising=False)
+    monkeypatch.chdir(tmp_path)
     faults.record(_of(RuntimeError("x")))
+    assert list(tmp_path.iterdir()) == []

@@ -64,7 +64,9 @@ def test_both_processes_see_the_same_and_nothing_is_left(memory, other):
 def test_a_process_that_is_killed_takes_nothing_with_it(memory, other):
     other.kill()
     other.wait()
+    memory.picture(2)[:] = 77
     again = SlotMemory(**FORM, name=memory.name)
+    assert (again.picture(2) == 77).all()
     again.close()
 
 
@@ -99,8 +101,11 @@ def test_memory_that_is_not_there_is_an_error():
 
 def test_closing_twice_is_fine():
     made = SlotMemory(**FORM)
+    name = made.name
     made.close()
     made.close()
+    with pytest.raises(FileNotFoundError):
+        shared_memory.SharedMemory(name=name)
 
 
 @pytest.mark.parametrize("has_alpha", [False, True])
