@@ -30,7 +30,7 @@ from engine.settings import (
     SoundSettings,
     VoiceOutSettings,
 )
-from engine.stream import broadcast as broadcast_module
+from engine.sinks import virtual_camera
 from engine.stream import pace_memory
 from engine.stream.broadcast import Broadcast
 
@@ -136,7 +136,7 @@ def clicks(tmp_path):
 def camera(monkeypatch, tmp_path):
     """In the virtual camera's place; "flash" is the generator."""
     made = Camera()
-    monkeypatch.setattr(broadcast_module, "_find_camera", lambda settings: made)
+    monkeypatch.setattr(virtual_camera, "open_camera", lambda settings: made)
     monkeypatch.setitem(sys.modules, "flash_generator", SimpleNamespace(FlashGenerator=FlashGenerator))
     monkeypatch.setattr(factory, "_GENERATORS", {"flash": "flash_generator:FlashGenerator"})
     monkeypatch.setattr(pace_memory, "cache_folder", lambda: tmp_path / "cache")

@@ -1,19 +1,28 @@
-"""Plain neighbours for the parts of a stream: a generator, a canvas and a microphone that do exactly as told."""
+"""Plain neighbours for the parts of a stream: a generator, a canvas and a microphone that do exactly as told; and whole
+sessions of them."""
 
 from __future__ import annotations
 
 import sys
 import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from engine.generators import factory
 from engine.generators.base import GeneratorSpec
 from engine.media import AudioBlock, ChunkSpec, Notice
+from engine.protocol.messages import Noticed, StateChanged
+from engine.settings import CanvasSettings, GeneratorSettings, SessionSettings
 from engine.stream import pace_memory
+from engine.stream import scene as scene_module
+from engine.stream.broadcast import Broadcast
 from engine.stream.swap import Scene
+
+_SMALL = CanvasSettings(width=640, height=360, fill="solid")
 
 
 class PlainGenerator:
@@ -135,6 +144,42 @@ class PlainSource:
         self.stopped += 1
 
 
+class Session:
+    """A broadcast with plain generators, and everything it told."""
+
+    def __init__(self, generator_class, **settings):
+        self.events, self.generators = [], []
+        self._generator_class = generator_class
+        self.prepare_error = None
+        self.broadcast = Broadcast(SessionSettings(**{"canvas": _SMALL, **settings}), self.events.append)
+
+    def create(self, name, *, seed, fps, options):
+        generator = self._generator_class(fps=fps)
+        self.generators.append(generator)
+        error = self.prepare_error
+        if error is not None:
+            generator.prepare = lambda *_: (_ for _ in ()).throw(error)
+        return generator
+
+    @property
+    def states(self):
+        return [e.state for e in self.events if isinstance(e, StateChanged)]
+
+    def codes(self, kind=Noticed):
+        return [e.reason.code for e in self.events if isinstance(e, kind) and e.reason is not None]
+
+    def until(self, condition):
+        """Wait for what another thread is about to do; a bound, not a measurement."""
+        deadline_s = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < deadline_s, f"still not so; the last events: {self.events[-3:]}"
+            time.sleep(0.005)
+
+    def until_presented(self, count=1):
+        seen = self.broadcast.stats().presented
+        self.until(lambda: self.broadcast.stats().presented >= seen + count)
+
+
 @pytest.fixture
 def plain_generator():
     """The class, so that a test can make several."""
@@ -172,3 +217,51 @@ def cast(monkeypatch, tmp_path):
     monkeypatch.setattr(pace_memory, "cache_folder", lambda: tmp_path / "cache")
     yield made
     made.may_load.set()
+
+
+@pytest.fixture
+def portraits(tmp_path):
+    """Two pictures."""
+    paths = [tmp_path / "red.png", tmp_path / "blue.png"]
+    for path, colour in zip(paths, ("red", "blue"), strict=True):
+        Image.new("RGB", (96, 64), colour).save(path)
+    return paths
+
+
+@pytest.fixture
+def session(portraits, plain_generator, monkeypatch):
+    """Makes sessions of the first picture; all stopped afterwards."""
+    made = []
+
+    def make(**settings):
+        made.append(Session(plain_generator, **{"portrait": str(portraits[0]), **settings}))
+        monkeypatch.setattr(scene_module, "create_generator", made[-1].create)
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.broadcast.stop()
+
+
+@pytest.fixture
+def live_of(portraits, cast):
+    """Makes sessions of the first picture with the generators of `cast`; all stopped afterwards."""
+    made = []
+
+    def make(**settings):
+        made.append(
+            Session(None, **{"portrait": str(portraits[0]), "generator": GeneratorSettings(name="slow"), **settings})
+        )
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.broadcast.stop()
+    assert all(g.closed == 1 for g in cast.all)
+
+
+@pytest.fixture
+def no_new_threads():
+    """Says whether all threads have ended that began during the test."""
+    before = set(threading.enumerate())
+    return lambda: {thread.name for thread in threading.enumerate() if thread not in before} == set()
