@@ -35,11 +35,16 @@ def rotary_table(grid: tuple[int, int, int], head_dim: int, dtype: torch.dtype =
 def rotate(x: Tensor, table: Tensor) -> Tensor:
     """Turn adjacent channel pairs (2i, 2i+1) of `x` [..., tokens, heads, head_dim] by `table`'s angles.
 
-    Computed in the table's precision, returned in that of `x`.
+    Computed in the table's precision, returned in that of `x`, contiguous. Converting as it reads and rounding as it
+    writes, torch needs no wide copies of `x` for this.
     """
     cos, sin = table
-    even, odd = x.to(table.dtype).unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2).to(x.dtype)
+    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    turned_even, turned_odd = out.unflatten(-1, (-1, 2)).unbind(-1)
+    torch.addcmul(even * cos, odd, sin, value=-1, out=turned_even)
+    torch.addcmul(even * sin, odd, cos, out=turned_odd)
+    return out
 
 
 def sinusoid(timesteps: Tensor, width: int) -> Tensor:

@@ -1,0 +1,20 @@
+"""All kernels of the transformer, in the order in which they are checked."""
+
+from __future__ import annotations
+
+from engine.generators.flashtalk.kernels.layer_norm import ADD_GATED_NORM, ADD_NORM, ADD_NORM_MODULATE, NORM_MODULATE
+from engine.generators.flashtalk.kernels.linear_gelu import LINEAR_GELU
+from engine.generators.flashtalk.kernels.norm_rotary import NORM_ROTARY
+from engine.generators.flashtalk.kernels.residual import ADD_GATED
+from engine.generators.flashtalk.kernels.rms_norm import RMS_NORM
+
+DIT_KERNELS = (
+    NORM_ROTARY,
+    NORM_MODULATE,
+    ADD_GATED_NORM,
+    ADD_NORM,
+    ADD_NORM_MODULATE,
+    ADD_GATED,
+    RMS_NORM,
+    LINEAR_GELU,
+)

@@ -1,0 +1,126 @@
+"""Every fused kernel of the transformer against its plain form and against float64."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import torch.nn.functional as F  # noqa: E402
+
+from engine.generators.flashtalk.kernels.catalog import DIT_KERNELS  # noqa: E402
+from engine.generators.flashtalk.kernels.layer_norm import (  # noqa: E402
+    add_gated_norm,
+    add_norm,
+    add_norm_modulate,
+    norm_modulate,
+)
+from engine.generators.flashtalk.kernels.linear_gelu import LINEAR_GELU  # noqa: E402
+from engine.generators.flashtalk.kernels.norm_rotary import norm_rotary  # noqa: E402
+from engine.generators.flashtalk.kernels.registry import check, choose_kernels, tensors_of  # noqa: E402
+from engine.generators.flashtalk.kernels.residual import add_gated  # noqa: E402
+from engine.generators.flashtalk.kernels.rms_norm import rms_norm  # noqa: E402
+from engine.generators.flashtalk.rope import rotary_table  # noqa: E402
+
+TRITON = [kernel for kernel in DIT_KERNELS if kernel is not LINEAR_GELU]
+EPS = 1e-6
+
+
+def _drawn(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+# --------------------------------------------------------------------------------------------- the plain forms
+
+
+def _normed(x, eps=EPS):
+    return (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt()
+
+
+def _close(got, wanted):
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
+
+
+def test_plain_forms_compute_what_the_specification_says():
+    x, branch = 3 + 2 * _drawn(5, 24), _drawn(5, 24, seed=1)
+    a, b, gate = (_drawn(24, seed=seed) for seed in (2, 3, 4))
+    _close(add_gated(x, branch, gate), x + branch * gate)
+    _close(norm_modulate(x, a, b, EPS), _normed(x) * (1 + b) + a)
+    for got, added in ((add_norm_modulate(x, branch, a, b, EPS), x + branch),):
+        _close(got[0], added)
+        _close(got[1], _normed(added) * (1 + b) + a)
+    for got, added in (
+        (add_norm(x, branch, a, b, EPS), x + branch),
+        (add_gated_norm(x, branch, gate, a, b, EPS), x + branch * gate),
+    ):
+        _close(got[0], added)
+        _close(got[1], _normed(added) * a + b)
+    rms = x / (x.square().mean(-1, keepdim=True) + EPS).sqrt() * a
+    _close(rms_norm(x, a, EPS), rms)
+    table = rotary_table((1, 1, 5), 8, torch.float64)
+    turned = torch.view_as_complex(rms.view(5, 3, 4, 2)) * torch.complex(table[0], table[1])
+    _close(norm_rotary(x, a, table, 3, EPS), torch.view_as_real(turned).flatten(-2))
+
+
+def test_plain_forms_round_where_the_published_model_does():
+    """After the sum, after the norm, after the norm's weight and at the end; between these nothing is rounded."""
+    kind = torch.bfloat16
+    x, branch = (3 + 2 * _drawn(50, 640)).to(kind), _drawn(50, 640, seed=1, dtype=kind)
+    shift, scale, gate = (_drawn(640, seed=seed).float() for seed in (2, 3, 4))
+    weight = (1 + 0.3 * _drawn(640, seed=5)).to(kind)
+
+    added = (x.double() + branch.double() * gate.double()).to(kind)
+    assert (add_gated(x, branch, gate) != added).float().mean() < 1e-4
+    summed = (x.double() + branch.double()).to(kind)
+    plain = F.layer_norm(summed, (640,), eps=EPS)
+    assert (plain != _normed(summed.double()).to(kind)).float().mean() < 1e-3
+    wanted = (plain.double() * (1 + scale.double()) + shift.double()).to(kind)
+    assert (add_norm_modulate(x, branch, shift, scale, EPS)[1] != wanted).float().mean() < 1e-3
+    exact = x.double() / (x.double().square().mean(-1, keepdim=True) + EPS).sqrt()
+    assert (rms_norm(x, weight, EPS) != exact.to(kind) * weight).float().mean() < 1e-3
+
+
+# --------------------------------------------------------------------------------------------- the fused forms
+
+
+@pytest.mark.parametrize("kernel", TRITON, ids=lambda kernel: kernel.name)
+def test_fused_forms_are_as_near_to_float64_as_the_plain_ones(kernel, kernel_device):
+    check(kernel, kernel.load(), kernel_device, torch.float32)
+
+
+@pytest.mark.parametrize("kernel", TRITON, ids=lambda kernel: kernel.name)
+def test_fused_forms_round_like_the_plain_ones(kernel, kernel_device):
+    """Not only as near: the same numbers, but for sums that another order tips over a tie."""
+    check(kernel, kernel.load(), kernel_device, torch.bfloat16)
+    generator = torch.Generator(kernel_device).manual_seed(3)
+    for arguments in kernel.samples(generator, kernel_device, torch.bfloat16):
+        fused, plain = (tensors_of(function(*arguments)) for function in (kernel.load(), kernel.eager))
+        for got, wanted in zip(fused, plain, strict=True):
+            assert got.is_contiguous() and (got != wanted).float().mean() < 2e-3
+
+
+@pytest.mark.parametrize("kernel", TRITON, ids=lambda kernel: kernel.name)
+def test_the_check_tells_when_a_kernel_reads_something_else(kernel, kernel_device):
+    """Each of its tensors matters to the check: a zero in its place is found out."""
+    fused = kernel.load()
+    arguments = kernel.samples(torch.Generator(kernel_device).manual_seed(0), kernel_device, torch.bfloat16)[0]
+    for place, value in enumerate(arguments):
+        if not isinstance(value, torch.Tensor):
+            continue
+
+        def careless(*given, place=place):
+            return fused(*given[:place], torch.zeros_like(given[place]), *given[place + 1 :])
+
+        with pytest.raises(RuntimeError, match="error"):
+            check(kernel, careless, kernel_device, torch.bfloat16)
+
+
+def test_the_other_gelu_of_the_cpu_is_found_out():
+    kernels = choose_kernels([LINEAR_GELU], "all", torch.device("cpu"), torch.float32)
+    assert LINEAR_GELU not in kernels and "error" in kernels.refused["linear_gelu"]
+
+
+@pytest.mark.gpu
+def test_every_kernel_is_used_on_a_gpu():
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    kernels = choose_kernels(DIT_KERNELS, "all", torch.device("cuda"), torch.bfloat16)
+    assert not kernels.refused and len(kernels.active) == len(DIT_KERNELS)
