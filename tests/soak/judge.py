@@ -1,0 +1,212 @@
+"""What the watchers noted, against what is promised."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import marks
+import numpy as np
+from measure import growths
+from session import FPS, Happened, Recording, Session
+
+RATE_BOUND = 0.01
+GAP_BOUND_S = 0.120
+BURST_WINDOW_S, BURST_BOUND = 0.100, 5
+"""Three pictures belong into a tenth of a second, four at times; more in a row are one that was made up for."""
+
+BACK_WITHIN_S = {"camera reader stuck": 3.0, "suspended": 3.0, "engine killed": 15.0}
+OFFSET_BOUND_MS = 20.0
+OFFSET_WINDOW_S, OFFSET_SETTLE_S = 10.0, 12.0
+MEMORY_BOUND_MB, FILES_BOUND = 16.0, 3
+UNACCOUNTED_BOUND = 0.005
+CUT_BOUND_S, WHOLE_BOUND_S = 4.0, 0.75
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table."""
+
+    what: str
+    found: str
+    bound: str
+    holds: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """As they came to the one who watched: float64 seconds, int numbers (-1: unreadable), int brightness."""
+
+    at_s: np.ndarray
+    number: np.ndarray
+    click: np.ndarray
+
+    def between(self, start_s: float, end_s: float) -> Pictures:
+        """Those of that time."""
+        chosen = (self.at_s >= start_s) & (self.at_s < end_s)
+        return Pictures(at_s=self.at_s[chosen], number=self.number[chosen], click=self.click[chosen])
+
+
+def read_pictures(path: Path) -> Pictures:
+    """The camera watcher's log; a last line that is cut off is left out."""
+    rows = [line.split() for line in path.read_text().split("\n")[:-1]]
+    table = np.array([[float(word) for word in row] for row in rows if len(row) == 3]).reshape(-1, 3)
+    return Pictures(at_s=table[:, 0], number=table[:, 1].astype(int), click=table[:, 2].astype(int))
+
+
+def read_clicks(path: Path) -> np.ndarray:
+    """When clicks were heard, in s."""
+    return np.array([float(line) for line in path.read_text().split("\n")[:-1]])
+
+
+def returned_s(happened: Happened, pictures: Pictures) -> float:
+    """When the first picture came after a fault that takes the camera away (infinite: never)."""
+    later = pictures.at_s[pictures.at_s > happened.end_s]
+    return float(later[0]) if len(later) else float("inf")
+
+
+def watched_spans(session: Session, pictures: Pictures) -> list[tuple[float, float]]:
+    """The times in which there was a camera, and somebody who watched it."""
+    spans, start_s = [], session.start_s
+    for happened in session.happened:
+        if happened.fault.is_gone:
+            spans.append((start_s, happened.start_s))
+            start_s = min(returned_s(happened, pictures), session.end_s)
+    return [*spans, (start_s, session.end_s)]
+
+
+def judge_pictures(session: Session, pictures: Pictures) -> list[Row]:
+    """Rate, gaps, bursts and returns of one session."""
+    spans = watched_spans(session, pictures)
+    parts = [pictures.between(*span) for span in spans]
+    watched_s = sum(end - start for start, end in spans)
+    count = sum(len(part.at_s) for part in parts)
+    rate = count / watched_s
+    gaps = [
+        float(gap)
+        for (start, end), part in zip(spans, parts, strict=True)
+        for gap in np.diff(np.concatenate([[start], part.at_s, [end]]))
+    ]
+    burst = max((most_within(part.at_s, BURST_WINDOW_S) for part in parts), default=0)
+    unreadable = sum(int((part.number < 0).sum()) for part in parts)
+    rows = [
+        Row(what="pictures a second at the camera", found=f"{rate:.3f} ({count} in {watched_s:.0f} s)",
+            bound=f"{FPS} +-{100 * RATE_BOUND:.0f} %", holds=abs(rate / FPS - 1) <= RATE_BOUND),
+        Row(what="longest gap", found=f"{1000 * max(gaps):.0f} ms", bound=f"{1000 * GAP_BOUND_S:.0f} ms",
+            holds=max(gaps) <= GAP_BOUND_S),
+        Row(what=f"most pictures within {1000 * BURST_WINDOW_S:.0f} ms", found=str(burst), bound=str(BURST_BOUND),
+            holds=burst <= BURST_BOUND),
+        Row(what="pictures that were not whole", found=str(unreadable), bound="0", holds=unreadable == 0),
+    ]  # fmt: skip
+    for happened in session.happened:
+        if happened.fault.is_gone:
+            took_s = returned_s(happened, pictures) - happened.end_s
+            bound_s = BACK_WITHIN_S[happened.fault.name]
+            rows.append(
+                Row(what=f"picture again after: {happened.fault.name}", found=f"{took_s:.2f} s",
+                    bound=f"{bound_s:g} s", holds=took_s <= bound_s)
+            )  # fmt: skip
+    return rows
+
+
+def most_within(times_s: np.ndarray, window_s: float) -> int:
+    """The most times in any window of that length."""
+    if not len(times_s):
+        return 0
+    return int((np.searchsorted(times_s, times_s + window_s) - np.arange(len(times_s))).max())
+
+
+# ---------------------------------------------------------------------------------------------- sound and picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offsets:
+    """Of each click that was both seen and heard: when, and by how many ms it was seen later than heard."""
+
+    at_s: np.ndarray
+    ms: np.ndarray
+
+
+def offsets_of(session: Session, pictures: Pictures, clicks_s: np.ndarray) -> Offsets:
+    """Outside of the faults that part sound and picture, and the time that they have to find each other again."""
+    part = pictures.between(session.start_s, session.end_s)
+    is_flash = (part.click > marks.GREY / 2) & (part.number >= 0)
+    is_flash[1:] &= part.number[1:] != part.number[:-1]
+    flashes_s = part.at_s[is_flash] + [marks.click_in_frame_s(c) for c in part.click[is_flash]]
+    heard_s = clicks_s[(clicks_s > session.start_s) & (clicks_s < session.end_s)]
+    for happened in session.happened:
+        if happened.fault.is_gone or happened.fault.shifts_sound:
+            settled_s = happened.end_s + OFFSET_SETTLE_S
+            heard_s = heard_s[(heard_s < happened.start_s) | (heard_s > settled_s)]
+    if not len(heard_s) or not len(flashes_s):
+        return Offsets(at_s=np.zeros(0), ms=np.zeros(0))
+    late_ms = np.array([1000 * (flashes_s[np.abs(flashes_s - at_s).argmin()] - at_s) for at_s in heard_s])
+    is_pair = np.abs(late_ms) < 300
+    return Offsets(at_s=heard_s[is_pair], ms=late_ms[is_pair])
+
+
+def window_medians(offsets: Offsets) -> np.ndarray:
+    """Of each ten seconds with more than five clicks."""
+    window = (offsets.at_s // OFFSET_WINDOW_S).astype(int)
+    return np.array([np.median(offsets.ms[window == w]) for w in np.unique(window) if (window == w).sum() > 5])
+
+
+def judge_sound(session: Session, pictures: Pictures, clicks_s: np.ndarray) -> list[Row]:
+    """Flashes seen at the camera against clicks heard at the virtual microphone."""
+    offsets = offsets_of(session, pictures, clicks_s)
+    medians = window_medians(offsets)
+    if not len(medians):
+        return [Row(what="clicks seen and heard", found="none", bound="some", holds=False)]
+    low, high = np.percentile(offsets.ms, [5, 95])
+    return [
+        Row(what="picture after sound, median", found=f"{np.median(offsets.ms):+.1f} ms ({len(offsets.ms)} clicks, "
+            f"5 to 95 %: {low:+.1f} to {high:+.1f})", bound=f"+-{OFFSET_BOUND_MS:g} ms",
+            holds=abs(float(np.median(offsets.ms))) <= OFFSET_BOUND_MS),
+        Row(what=f"the same, medians of {OFFSET_WINDOW_S:g} s",
+            found=f"{medians.min():+.1f} to {medians.max():+.1f} ms", bound=f"+-{OFFSET_BOUND_MS:g} ms",
+            holds=bool(np.abs(medians).max() <= OFFSET_BOUND_MS)),
+    ]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------- processes and files
+
+
+def judge_processes(session: Session) -> list[Row]:
+    """Memory and open files of each."""
+    rows = []
+    for one in growths(session.samples):
+        rows += [
+            Row(what=f"memory of the {one.role}", found=f"{one.memory_mb:.0f} MB, {one.memory_grown_mb:+.1f} MB in "
+                f"{one.minutes:.1f} min", bound=f"+{MEMORY_BOUND_MB:g} MB",
+                holds=one.memory_grown_mb <= MEMORY_BOUND_MB),
+            Row(what=f"open files of the {one.role}", found=f"{one.files}, {one.files_grown:+d}",
+                bound=f"+{FILES_BOUND}", holds=one.files_grown <= FILES_BOUND),
+        ]  # fmt: skip
+    return rows
+
+
+def judge_recording(recording: Recording) -> Row:
+    """Whether it plays to its end, and is as long as it was recorded."""
+    wanted_s = recording.end_s - recording.start_s
+    command = ["ffprobe", "-v", "error", "-show_entries", "format=duration:stream=codec_type,duration", "-of", "json"]
+    done = subprocess.run([*command, str(recording.path)], capture_output=True, text=True)
+    decoded = subprocess.run(
+        ["ffmpeg", "-v", "error", "-nostdin", "-i", str(recording.path), "-c:v", "copy", "-f", "null", "-"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    try:
+        told = json.loads(done.stdout)
+        kinds = {stream["codec_type"] for stream in told["streams"]}
+        length_s = float(told["format"]["duration"])
+    except (ValueError, KeyError):
+        kinds, length_s = set(), 0.0
+    bound_s = CUT_BOUND_S if recording.is_cut else WHOLE_BOUND_S
+    errors = len(decoded.stderr.splitlines()) + len(done.stderr.splitlines())
+    holds = kinds == {"audio", "video"} and -bound_s <= length_s - wanted_s <= WHOLE_BOUND_S and not errors
+    return Row(
+        what=f"recording {recording.name}", found=f"{length_s:.1f} s of {wanted_s:.1f} s"
+        f"{'' if kinds == {'audio', 'video'} else ', not both tracks'}{f', {errors} errors' if errors else ''}",
+        bound=f"{-bound_s:+g} s, +{WHOLE_BOUND_S:g} s", holds=holds,
+    )  # fmt: skip
