@@ -43,6 +43,12 @@ def models_folder() -> Path:
     return data_folder() / "models"
 
 
+def expanded(path: str | Path) -> Path:
+    """`path` with the user's folder for a leading `~`; as it is where there is no such user (`Path.expanduser` would
+    raise RuntimeError)."""
+    return Path(os.path.expanduser(path))
+
+
 def private_folder(folder: Path) -> None:
     """Make `folder` and what is missing above it for this user alone; one of ours that is there already is closed to
     others. Windows keeps others out of a profile by itself. Raises `OSError`."""

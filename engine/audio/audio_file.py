@@ -13,6 +13,7 @@ import numpy as np
 
 from engine.errors import AudioFileError
 from engine.media import Notice
+from engine.paths import expanded
 
 _CHOOSE = "Choose a WAV, FLAC, MP3, OGG or M4A file with speech."
 _SILENCE = 10 ** (-70 / 20)
@@ -32,7 +33,7 @@ class AudioFile:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = _expanded(path)
+        self.path = expanded(path)
         _check_readable(self.path)
         with self._opened() as container, _guarded(self.path):
             stream = _audio_stream(container, self.path)
@@ -126,13 +127,6 @@ class AudioFile:
 def to_mono(samples: np.ndarray) -> np.ndarray:
     """Float32 (n,) from (n, channels): the mean of the channels."""
     return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
-
-
-def _expanded(path: str | Path) -> Path:
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:  # "~name" of nobody
-        return Path(path)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from engine.assets import asset_path
 from engine.commands.console import sentence
 from engine.commands.live import run_session
-from engine.paths import recordings_folder
+from engine.paths import expanded, recordings_folder
 from engine.settings import CameraSettings, FileSource, SessionSettings
 
 _CLOSING = """
@@ -37,7 +37,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the demonstration and say what to do next."""
-    path = Path(arguments.out).expanduser() if arguments.out else _free_name(recordings_folder())
+    path = expanded(arguments.out) if arguments.out else _free_name(recordings_folder())
     settings = SessionSettings(
         portrait=arguments.portrait,
         source=FileSource(path=arguments.audio or str(asset_path("speech/welcome.flac"))),

@@ -18,6 +18,7 @@ from engine.commands.options import add_picture_options, canvas_settings, genera
 from engine.commands.talk import HINT, TalkKeys, add_sound_options, sound_settings
 from engine.errors import UsageError
 from engine.media import SAMPLE_RATE_HZ
+from engine.paths import expanded
 from engine.protocol.messages import (
     CameraChanged,
     Event,
@@ -96,7 +97,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Until the file ends, the time is over, or Ctrl-C."""
     settings = _settings(arguments)
-    stats_path = Path(arguments.stats).expanduser() if arguments.stats else None
+    stats_path = expanded(arguments.stats) if arguments.stats else None
     if stats_path is not None:
         check_writable(stats_path, may_replace=True)
     return run_session(settings, seconds=arguments.seconds, stats_path=stats_path, as_json=arguments.json)
@@ -240,7 +241,7 @@ def _summarise(settings: SessionSettings, stats: Stats) -> None:
     )
     if stats.missing_samples:
         print(f"The microphone left out {stats.missing_samples / SAMPLE_RATE_HZ:.1f} s of sound.")
-    if settings.recording and Path(settings.recording).expanduser().exists():
+    if settings.recording and expanded(settings.recording).exists():
         print(f"Recorded: {settings.recording}")
 
 

@@ -24,7 +24,7 @@ from engine.model_store.plan import DownloadPlan, ModelPlan, plan_model
 from engine.model_store.shelf import Pin, Shelf
 from engine.model_store.state import ModelState, examine
 from engine.model_store.verify import Damage, hash_files
-from engine.paths import models_folder
+from engine.paths import expanded, models_folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,7 +146,7 @@ class ModelStore:
         Raises `ModelFilesError` if it is not the model, or if that has been downloaded already.
         """
         entry = entry_named(name, self._catalogue)
-        directory = directory.expanduser().resolve()
+        directory = expanded(directory).resolve()
         problems = problems_of(entry, directory, is_strict=True)
         if problems:
             raise ModelFilesError(problems[0], code="models.not_the_model")

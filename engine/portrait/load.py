@@ -12,6 +12,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from engine.errors import PortraitError
 from engine.media import Notice, Portrait
+from engine.paths import expanded
 from engine.portrait.annotations import load_annotations
 from engine.portrait.samples import SAMPLE_PREFIX, SamplePortrait, sample_portrait
 
@@ -42,7 +43,7 @@ def load_portrait(reference: str) -> Portrait:
     if reference.startswith(SAMPLE_PREFIX):
         sample = sample_portrait(reference[len(SAMPLE_PREFIX) :])
         return _with_sample_data(_load_file(sample.picture, sample.title), sample)
-    return _load_file(_expanded(reference), Path(reference).stem)
+    return _load_file(expanded(reference), Path(reference).stem)
 
 
 def _with_sample_data(portrait: Portrait, sample: SamplePortrait) -> Portrait:
@@ -63,13 +64,6 @@ def _with_sample_data(portrait: Portrait, sample: SamplePortrait) -> Portrait:
         annotations=notes,
         notices=portrait.notices,
     )
-
-
-def _expanded(reference: str) -> Path:
-    try:
-        return Path(reference).expanduser()
-    except RuntimeError:  # "~name" of nobody
-        return Path(reference)
 
 
 def _load_file(path: Path, name: str) -> Portrait:

@@ -17,6 +17,7 @@ import soxr
 
 from engine.errors import OutputError
 from engine.media import CanvasFormat
+from engine.paths import expanded
 from engine.sinks.base import PresentedFrame
 from engine.sinks.files import check_writable, output_error
 
@@ -57,7 +58,7 @@ class Recorder:
         quality: int = 20,
         title: str = "",
     ) -> None:
-        self.path = Path(path).expanduser()
+        self.path = expanded(path)
         if self.path.suffix.lower() not in (".mp4", ".m4v", ".mov"):
             raise OutputError(
                 f"{self.path.name} does not end in .mp4.",

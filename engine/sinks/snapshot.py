@@ -9,12 +9,13 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from engine.paths import expanded
 from engine.sinks.files import check_writable, output_error
 
 
 def write_snapshot(image: np.ndarray, path: str | Path, *, may_replace: bool = False) -> Path:
     """Write RGB uint8 (height, width, 3) to `path`, whole or not at all. Raises `OutputError`."""
-    target = Path(path).expanduser()
+    target = expanded(path)
     check_writable(target, may_replace=may_replace)
     note = PngInfo()
     note.add_text("Comment", "AI avatar made with Standin")

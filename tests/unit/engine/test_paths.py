@@ -6,11 +6,12 @@ import logging
 import os
 import stat
 import sys
+from pathlib import Path
 
 import pytest
 
 from engine.log import set_up_logging
-from engine.paths import annotations_folder, data_folder, open_private, private_folder
+from engine.paths import annotations_folder, data_folder, expanded, open_private, private_folder
 from engine.portrait.annotations import load_annotations, store_annotation
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps profiles apart by itself")
@@ -29,6 +30,12 @@ def _open_umask(monkeypatch, tmp_path):
     before = os.umask(0o000)
     yield
     os.umask(before)
+
+
+def test_a_home_of_nobody_is_a_plain_name(tmp_path):
+    assert expanded("~/x") == tmp_path / "home" / "x"
+    assert expanded(Path("~nobody-of-that/x")) == Path("~nobody-of-that/x")
+    assert expanded("shot.png~") == Path("shot.png~")
 
 
 def test_folders_are_made_for_one_user(tmp_path):
