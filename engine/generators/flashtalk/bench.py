@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -36,6 +35,7 @@ from engine.generators.flashtalk.vae_coders import VaeConfig
 from engine.generators.flashtalk.weights import load_dit, precision_for
 from engine.model_store.checkpoint import inspect_checkpoint
 from engine.parallel.group import LocalGroup
+from engine.paths import expanded
 
 _WARM_UP = 2
 _TEXT_KEYS, _IMAGE_KEYS = 24, 257
@@ -291,7 +291,7 @@ def _models(settings: BenchSettings, progress: Progress) -> tuple[DiT, Vae, Spee
 
 
 def _loaded(settings: BenchSettings, progress: Progress) -> tuple[DiT, Vae, SpeechEncoder, torch.device]:
-    folder = Path(settings.checkpoint).expanduser()
+    folder = expanded(settings.checkpoint)
     report = inspect_checkpoint(folder, settings.speech_encoder or None)
     device = choose_device(settings.device, report.transformer_parameters)
     precision = precision_for(device)
