@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.errors import UsageError
 from engine.generators.base import GeneratorSpec, Progress
-from engine.generators.flashtalk.options import checked_shape, find_checkpoint
+from engine.generators.flashtalk.options import FlashTalkOptions, find_checkpoint, takes_flashtalk_options
 from engine.media import ChunkSpec, Notice, Portrait
 from engine.model_store.checkpoint import CheckpointReport
 from engine.model_store.gpu_memory import rank_memory
@@ -22,8 +22,9 @@ logger = logging.getLogger(__name__)
 _GENERATOR = "engine.generators.flashtalk.generator:FlashTalkGenerator"
 
 
+@takes_flashtalk_options
 class RankedFlashTalk(RankedGenerator):
-    """Takes the options of `FlashTalkGenerator` and hands them to every rank, and in addition:
+    """Takes the `FlashTalkOptions` and hands them to every rank, and in addition:
 
     `ranks`, how many processes on this machine; `gpus`, which of its GPUs they use, as `engine.worker.gpus` takes it
     ("auto", "all", "2", "0,2"; one rank each); `ranks_at`, a socket where the ranks of torchrun are awaited instead;
@@ -34,46 +35,27 @@ class RankedFlashTalk(RankedGenerator):
         self,
         *,
         seed: int = 0,
-        fps: int = 25,
-        checkpoint: str = "",
-        speech_encoder: str = "",
-        size: str = "768x448",
-        steps: int = 4,
-        prompt: str | None = None,
-        device: str = "auto",
-        attention: str = "auto",
-        color_match: float = 1.0,
         ranks: int | None = None,
         gpus: str | int = "",
         ranks_at: str = "",
         timeout_s: float = 20.0,
+        **options: Any,
     ) -> None:
-        shape = checked_shape(fps=fps, size=size, steps=steps, color_match=color_match, device=device)
-        self._shape, self._ranks = shape, ranks
-        self._gpus_wanted = _gpus_wanted(str(gpus).strip(), ranks, str(device))
+        self._options = FlashTalkOptions.of(options)
+        self._shape, self._ranks = self._options.shape, ranks
+        self._gpus_wanted = _gpus_wanted(str(gpus).strip(), ranks, self._options.device)
         self._choice: GpuChoice | None = None
-        # What was typed as KEY=VALUE may have become a number, such as a folder's name.
-        options: dict[str, Any] = {
-            "checkpoint": str(checkpoint),
-            "speech_encoder": str(speech_encoder),
-            "size": str(size),
-            "steps": int(steps),
-            "device": str(device),
-            "attention": str(attention),
-            "color_match": color_match,
-        } | ({} if prompt is None else {"prompt": str(prompt)})
-        self._folders = (str(checkpoint), str(speech_encoder))
         super().__init__(
             GroupSettings(
                 generator=_GENERATOR,
                 seed=seed,
-                fps=fps,
-                options=tuple(options.items()),
+                fps=self._options.fps,
+                options=tuple(self._options.as_dict().items()),
                 spec=GeneratorSpec(
                     name="flashtalk",
-                    width=shape.width,
-                    height=shape.height,
-                    chunk=ChunkSpec(fps=shape.fps, frames=shape.new_frames),
+                    width=self._shape.width,
+                    height=self._shape.height,
+                    chunk=ChunkSpec(fps=self._shape.fps, frames=self._shape.new_frames),
                     follows_canvas=False,
                 ),
                 ranks=1 if ranks is None else ranks,
@@ -86,7 +68,7 @@ class RankedFlashTalk(RankedGenerator):
     def check(self) -> None:
         """Files, libraries and GPUs. Raises `ModelFilesError`, `GeneratorError`, `DeviceError` or `UsageError`."""
         super().check()
-        report = find_checkpoint(*self._folders)
+        report = find_checkpoint(*self._options.folders)
         if not self._is_running():
             self._chosen(report)
 
@@ -101,7 +83,7 @@ class RankedFlashTalk(RankedGenerator):
         settings = super()._decided()
         if settings.ranks_at or not self._gpus_wanted:
             return dataclasses.replace(settings, gpus="")
-        self._choice = self._chosen(find_checkpoint(*self._folders))
+        self._choice = self._chosen(find_checkpoint(*self._options.folders))
         if self._choice is None:
             return settings
         logger.info("%s", self._choice.sentence)

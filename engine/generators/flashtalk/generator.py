@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from engine.generators.flashtalk.models import (
     text_features,
 )
 from engine.generators.flashtalk.noise import SeededNoise
-from engine.generators.flashtalk.options import FPS, PROMPT, SIZES, checked_shape, find_checkpoint
+from engine.generators.flashtalk.options import SIZES, FlashTalkOptions, find_checkpoint, takes_flashtalk_options
 from engine.generators.flashtalk.portrait_tensor import cover_and_crop, to_unit_range
 from engine.generators.flashtalk.sampler import timesteps
 from engine.generators.flashtalk.speech_buffer import SpeechBuffer
@@ -40,38 +41,19 @@ from engine.parallel.tiles import RowBands
 logger = logging.getLogger(__name__)
 
 
+@takes_flashtalk_options
 class FlashTalkGenerator:
     """Implements `engine.generators.base.Generator`.
 
-    `checkpoint` is the folder of SoulX-FlashTalk-14B and `speech_encoder` that of chinese-wav2vec2-base; empty, they
-    are looked for in the model store, the second beside the first. `size` is height x width in px, `steps` 4, 3 or 2
-    denoising steps, `device` "auto", "cuda", "cuda:1" or "cpu", `attention` a kernel's name or "auto",
-    `color_match` 0 to 1. Raises `UsageError` for what is not offered.
+    `options` are those of `FlashTalkOptions`, of any type. Raises `UsageError` for what is not offered.
 
     With a `group`, every rank has one of these and makes the same calls; rank 0 alone reads features from disk, listens
     and writes frames.
     """
 
-    def __init__(
-        self,
-        *,
-        seed: int = 0,
-        fps: int = FPS,
-        checkpoint: str = "",
-        speech_encoder: str = "",
-        size: str = "768x448",
-        steps: int = 4,
-        prompt: str = PROMPT,
-        device: str = "auto",
-        attention: str = "auto",
-        color_match: float = 1.0,
-        group: RankGroup | None = None,
-    ) -> None:
-        self._shape = checked_shape(fps=fps, size=size, steps=steps, color_match=color_match, device=device)
-        # What was typed as KEY=VALUE may have become a number, such as a folder's name.
-        self._seed, self._steps, self._prompt, self._color_match = seed, int(steps), str(prompt), color_match
-        self._folders = (str(checkpoint), str(speech_encoder))
-        self._device, self._attention = str(device), str(attention)
+    def __init__(self, *, seed: int = 0, group: RankGroup | None = None, **options: Any) -> None:
+        self._options = FlashTalkOptions.of(options)
+        self._shape, self._seed = self._options.shape, seed
         self._ranks, self._rank = group, 0 if group is None else group.rank
         self._bands: RowBands | None = None
         self._models: Models | None = None
@@ -117,7 +99,7 @@ class FlashTalkGenerator:
         """Keep on disk what `prepare` will look for there: rank 0 does this alone, beside a stream that runs."""
         report, device = self._examine()
         pixels = to_unit_range(cover_and_crop(portrait.image, self._shape.height, self._shape.width))
-        text_features(report, self._prompt, device, progress)
+        text_features(report, self._options.prompt, device, progress)
         image_features(report, pixels, portrait.digest, device, progress)
 
     @torch.no_grad()
@@ -127,9 +109,9 @@ class FlashTalkGenerator:
         report, device = self._examine()
         picture = cover_and_crop(portrait.image, self._shape.height, self._shape.width)
         pixels = to_unit_range(picture)
-        text = self._from_first(lambda: text_features(report, self._prompt, device, progress), device)
+        text = self._from_first(lambda: text_features(report, self._options.prompt, device, progress), device)
         image = self._from_first(lambda: image_features(report, pixels, portrait.digest, device, progress), device)
-        models = load_models(report, device, self._attention, progress, rank=self._rank)
+        models = load_models(report, device, self._options.attention, progress, rank=self._rank)
         progress.update("portrait", 0, 1)
         self._begin(models, pixels.to(device), text, image)
         self._picture = self._good = picture
@@ -141,9 +123,9 @@ class FlashTalkGenerator:
         return make().to(device) if self._ranks is None else self._ranks.from_first(make, device)
 
     def _examine(self) -> tuple[CheckpointReport, torch.device]:
-        report = find_checkpoint(*self._folders)
-        device = choose_device(self._device, report.transformer_parameters)
-        if device.type == "cuda" and not are_loaded(report, device, self._attention):
+        report = find_checkpoint(*self._options.folders)
+        device = choose_device(self._options.device, report.transformer_parameters)
+        if device.type == "cuda" and not are_loaded(report, device, self._options.attention):
             self._check_memory(report, device)
         return report, device
 
@@ -155,7 +137,7 @@ class FlashTalkGenerator:
     def _begin(self, models: Models, portrait: Tensor, text: Tensor, image: Tensor) -> None:
         shape, group = self._shape, self._sequence_group(models.dit.config.num_heads)
         anchor = make_anchor(portrait, models.vae, shape, self._bands)
-        schedule = timesteps(self._steps)
+        schedule = timesteps(self._options.steps)
         conditions = models.dit.stream_conditions(
             text, image.squeeze(0), anchor.y, schedule[:-1].to(models.device), group
         )
@@ -170,7 +152,7 @@ class FlashTalkGenerator:
             noise=self._noise,
             group=group,
             attention=models.attention,
-            color_strength=self._color_match,
+            color_strength=self._options.color_match,
             bands=self._bands,
         )
         self._speech = SpeechBuffer(models.speech, shape, models.device)

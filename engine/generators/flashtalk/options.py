@@ -1,15 +1,23 @@
-"""What can be chosen of FlashTalk, and where its files are: known at once, and without torch."""
+"""What can be chosen of FlashTalk, and where its files are: known at once, and without torch.
+
+An option is one line of `FlashTalkOptions`: its name, default, check and a sentence of help. A check takes what was
+typed as KEY=VALUE, which may be of any type, and returns the value or raises `UsageError`.
+"""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from inspect import Parameter, Signature, signature
+from typing import Any, TypeVar
 
 from engine.errors import UsageError
 from engine.generators.flashtalk.config import StreamShape
 from engine.model_store.catalog import CHINESE_WAV2VEC2, FLASHTALK
 from engine.model_store.checkpoint import CheckpointReport, inspect_checkpoint
 from engine.model_store.store import ModelStore
+from engine.paths import expanded
 
 SIZES = ((768, 448), (448, 768), (640, 384), (384, 640), (512, 512), (512, 320), (320, 512))
 """Offered picture sizes (height, width), the model's own first."""
@@ -18,27 +26,114 @@ PROMPT = "A person is talking. Only the foreground characters are moving, the ba
 """The prompt that the model is published with."""
 FPS = 25
 
+_Class = TypeVar("_Class", bound=type)
 
-def checked_shape(
-    *, fps: int = FPS, size: str = "768x448", steps: int = 4, color_match: float = 1.0, device: str = "auto"
-) -> StreamShape:
-    """The picture that these options make. Raises `UsageError` for what is not offered.
 
-    What was typed as KEY=VALUE may be of any type.
-    """
-    if fps != FPS:
-        raise UsageError(f"FlashTalk makes {FPS} frames a second, not {fps}.", hint=f"Choose {FPS}.")
-    if steps not in STEPS:
-        raise UsageError(f"FlashTalk cannot work in {steps} steps.", hint="Choose 4, 3 or 2.")
-    if not isinstance(color_match, (int, float)) or not 0.0 <= color_match <= 1.0:
-        raise UsageError(f"A colour match of {color_match} is not possible.", hint="Choose 0 to 1.")
-    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(device)) is None:
-        raise UsageError(f'"{device}" is not a device.', hint="Say auto, cuda, cuda:1 or cpu.")
-    sides = re.fullmatch(r"(\d{2,4})x(\d{2,4})", str(size))
-    if sides is None:
+def _option(default: Any, check: Callable[[Any], Any], help: str) -> Any:
+    return field(default=default, metadata={"check": check, "help": help})
+
+
+def _text(value: Any) -> str:
+    """Any words; a folder may be called 5."""
+    return str(value)
+
+
+def _fps(value: Any) -> int:
+    if value != FPS:
+        raise UsageError(f"FlashTalk makes {FPS} frames a second, not {value}.", hint=f"Choose {FPS}.")
+    return FPS
+
+
+def _size(value: Any) -> str:
+    if re.fullmatch(r"(\d{2,4})x(\d{2,4})", str(value)) is None:
         offered = ", ".join(f"{height}x{width}" for height, width in SIZES)
-        raise UsageError(f'"{size}" is not a picture size.', hint=f"Say height x width, such as one of: {offered}.")
-    return StreamShape(height=int(sides[1]), width=int(sides[2]), fps=fps)
+        raise UsageError(f'"{value}" is not a picture size.', hint=f"Say height x width, such as one of: {offered}.")
+    return str(value)
+
+
+def _steps(value: Any) -> int:
+    if value not in STEPS:
+        raise UsageError(f"FlashTalk cannot work in {value} steps.", hint="Choose 4, 3 or 2.")
+    return int(value)
+
+
+def _color_match(value: Any) -> float:
+    if not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
+        raise UsageError(f"A colour match of {value} is not possible.", hint="Choose 0 to 1.")
+    return float(value)
+
+
+def _device(value: Any) -> str:
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(value)) is None:
+        raise UsageError(f'"{value}" is not a device.', hint="Say auto, cuda, cuda:1 or cpu.")
+    return str(value)
+
+
+def one_of(what: str, *choices: str) -> Callable[[Any], str]:
+    """A check for an option that is one of a few words; on and off may come as true and false."""
+
+    def check(value: Any) -> str:
+        word = {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+        if word not in choices:
+            raise UsageError(f'"{value}" is not a {what}.', hint=f"Choose one of: {', '.join(choices)}.")
+        return word
+
+    return check
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlashTalkOptions:
+    """All that can be chosen of one stream, checked: make it with `of`. The same on every rank; JSON as `asdict`."""
+
+    fps: int = _option(FPS, _fps, "frames a second; the model knows 25 only")
+    checkpoint: str = _option("", _text, "folder of SoulX-FlashTalk-14B (default: the downloaded one)")
+    speech_encoder: str = _option("", _text, "folder of chinese-wav2vec2-base (default: beside or in the checkpoint)")
+    size: str = _option("768x448", _size, "picture size in px, height x width")
+    steps: int = _option(4, _steps, "denoising steps, 4, 3 or 2; fewer are faster")
+    prompt: str = _option(PROMPT, _text, "what the picture shows, in words")
+    device: str = _option("auto", _device, "cuda, cuda:1, cpu (default: a GPU if there is one)")
+    attention: str = _option("auto", _text, "attention kernel (default: the fastest that works)")
+    color_match: float = _option(1.0, _color_match, "how far frames get the portrait's colours, 0 to 1")
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> FlashTalkOptions:
+        """From values of any type; None is the default. Raises `UsageError` for what is not offered."""
+        known = {item.name: item for item in fields(cls)}
+        for name in values:
+            if name not in known:
+                raise UsageError(f'FlashTalk has no option "{name}".', hint=f"It has: {', '.join(sorted(known))}.")
+        given = {name: value for name, value in values.items() if value is not None}
+        options = cls(**{name: known[name].metadata["check"](value) for name, value in given.items()})
+        _ = options.shape
+        return options
+
+    @property
+    def shape(self) -> StreamShape:
+        """The picture and the chunks that these options make. Raises `UsageError` for sides that cannot be."""
+        height, width = map(int, self.size.split("x"))
+        return StreamShape(height=height, width=width, fps=self.fps)
+
+    @property
+    def folders(self) -> tuple[str, str]:
+        """Checkpoint and speech encoder, as `find_checkpoint` takes them."""
+        return self.checkpoint, self.speech_encoder
+
+    def as_dict(self) -> dict[str, Any]:
+        """Name -> value, without the rate, which generators take apart from their options."""
+        return {name: value for name, value in asdict(self).items() if name != "fps"}
+
+
+def takes_flashtalk_options(kind: _Class) -> _Class:
+    """A class whose `__init__` ends in `**options` shows every option in its signature, as callers look for them."""
+    own = [item for item in signature(kind.__init__).parameters.values() if item.kind is Parameter.KEYWORD_ONLY]
+    names = {item.name for item in own}
+    added = [
+        Parameter(item.name, Parameter.KEYWORD_ONLY, default=item.default)
+        for item in fields(FlashTalkOptions)
+        if item.name not in names
+    ]
+    kind.__signature__ = Signature([*own, *added])
+    return kind
 
 
 def find_checkpoint(checkpoint: str, speech_encoder: str) -> CheckpointReport:
@@ -49,9 +144,9 @@ def find_checkpoint(checkpoint: str, speech_encoder: str) -> CheckpointReport:
         speech_encoder = speech_encoder or str(store.path(CHINESE_WAV2VEC2.name))
     elif not speech_encoder:
         # Beside or in the checkpoint comes first; the store's is for a checkpoint that has none.
-        report = inspect_checkpoint(Path(checkpoint).expanduser(), needs_speech=False)
+        report = inspect_checkpoint(expanded(checkpoint), needs_speech=False)
         stored = ModelStore().state(CHINESE_WAV2VEC2.name).path
         if report.speech_directory is None and stored is not None:
             speech_encoder = str(stored)
-    speech = Path(speech_encoder).expanduser() if speech_encoder else None
-    return inspect_checkpoint(Path(checkpoint).expanduser(), speech)
+    speech = expanded(speech_encoder) if speech_encoder else None
+    return inspect_checkpoint(expanded(checkpoint), speech)
