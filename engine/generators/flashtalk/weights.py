@@ -19,6 +19,10 @@ from torch import Tensor, nn
 from engine.errors import ModelFilesError
 from engine.generators.base import Progress
 from engine.generators.flashtalk.config import DiTConfig
+from engine.generators.flashtalk.quantization.linear import is_quantized, is_streamed, prepare_quantized
+from engine.generators.flashtalk.quantization.products import choose_product
+from engine.generators.flashtalk.quantization.scheme import Scheme
+from engine.generators.flashtalk.quantization.store import QuantizedWeights
 from engine.generators.flashtalk.transformer import DiT, is_set_up_only
 
 _SHOWN_KEYS = 3
@@ -44,31 +48,99 @@ def precision_for(device: torch.device) -> Precision:
     return Precision(dit=torch.bfloat16, vae=torch.bfloat16, text=torch.bfloat16, image=torch.float16)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """How the transformer's weights are kept: those of `quantization.linear` in 8 bits by `scheme` if there is one,
+    those of the blocks in `streamed` on the host. `keeps` says whether 8-bit weights are stored for the next start."""
+
+    scheme: Scheme | None = None
+    streamed: frozenset[int] = frozenset()
+    keeps: bool = True
+
+
+RESIDENT = Placement()
+"""All on the device, in the precision of the tokens."""
+
+
 def load_dit(
-    config: DiTConfig, files: Sequence[Path], device: torch.device, dtype: torch.dtype, progress: Progress
+    config: DiTConfig,
+    files: Sequence[Path],
+    device: torch.device,
+    dtype: torch.dtype,
+    progress: Progress,
+    placement: Placement = RESIDENT,
 ) -> DiT:
-    """The transformer from its safetensors `files`, ready to step on `device`; what only conditions need stays on the
-    host, mapped from the file. Raises `ModelFilesError`, or `Cancelled` from `progress`."""
+    """The transformer from its safetensors `files`, ready to step on `device`; what only conditions need, and the
+    matrices of streamed blocks, stay on the host, mapped from the file. A weight that becomes 8 bits does so on
+    `device`, and is there in 16 bits alone and only for that long.
+
+    Raises `ModelFilesError`, or `Cancelled` from `progress`.
+    """
     with torch.device("meta"):
         dit = DiT(config)
     with ExitStack() as opened:
         where = _open_shards(files, opened)
         expected = dit.state_dict()
         check_names(expected, {name: _Shape(shard, name) for name, shard in where.items()}, files[0].parent)
-        total = sum(tensor.numel() for tensor in expected.values()) * dtype.itemsize
-        state: dict[str, Tensor] = {}
-        done = 0
-        for name, shard in where.items():
-            with _explained(files[0].parent):
-                tensor = shard.get_tensor(name)
-            state[name] = tensor.to(torch.device("cpu") if is_set_up_only(name) else device, dtype)
-            told, done = done * _TOLD_STEPS // total, done + tensor.numel() * dtype.itemsize
-            if done * _TOLD_STEPS // total > told:
-                progress.update("transformer", done, total, "bytes")
+        quantized = _quantized_weights(files, expected, placement, opened)
+        if quantized is not None:
+            assert placement.scheme is not None
+            prepare_quantized(dit, placement.scheme, choose_product(placement.scheme, device, dtype))
+        state = _read_state(where, expected, _Target(device, dtype, placement), quantized, progress, files[0].parent)
     assign(dit, state)
     # Rounded like the rest, as the reference does, then kept wide: it is applied in float32 at every step.
     dit.head.head.to(torch.promote_types(dtype, torch.float32))
     return dit
+
+
+@dataclass(frozen=True)
+class _Target:
+    device: torch.device
+    dtype: torch.dtype
+    placement: Placement
+
+    def device_of(self, name: str) -> torch.device:
+        """Where the parameter of that name (of the checkpoint) belongs."""
+        streamed = is_streamed(name) and int(name.split(".")[1]) in self.placement.streamed
+        return torch.device("cpu") if streamed or is_set_up_only(name) else self.device
+
+
+def _quantized_weights(
+    files: Sequence[Path], expected: Mapping[str, Tensor], placement: Placement, opened: ExitStack
+) -> QuantizedWeights | None:
+    if placement.scheme is None:
+        return None
+    shapes = {name: tensor.shape for name, tensor in expected.items() if is_quantized(name, tensor.shape)}
+    with _explained(files[0].parent):
+        weights = QuantizedWeights(placement.scheme, files, shapes, keeps=placement.keeps)
+    return opened.enter_context(weights)
+
+
+def _read_state(
+    where: Mapping[str, safe_open],
+    expected: Mapping[str, Tensor],
+    target: _Target,
+    quantized: QuantizedWeights | None,
+    progress: Progress,
+    folder: Path,
+) -> dict[str, Tensor]:
+    """Every parameter where it belongs, in the order of the files."""
+    total = sum(tensor.numel() for tensor in expected.values()) * target.dtype.itemsize
+    state: dict[str, Tensor] = {}
+    done = 0
+    for name, shard in where.items():
+        there, count = target.device_of(name), expected[name].numel()
+        with _explained(folder):
+            if quantized is not None and is_quantized(name, expected[name].shape):
+                parts = quantized.get(name, lambda shard=shard, name=name: shard.get_tensor(name), target.device)
+                base = name.removesuffix(".weight")
+                state[f"{base}.quantized"], state[f"{base}.scale"] = parts[0].to(there), parts[1].to(target.device)
+            else:
+                state[name] = shard.get_tensor(name).to(there, target.dtype)
+        told, done = done * _TOLD_STEPS // total, done + count * target.dtype.itemsize
+        if done * _TOLD_STEPS // total > told:
+            progress.update("transformer", done, total, "bytes")
+    return state
 
 
 def read_pth(path: Path) -> dict[str, Tensor]:

@@ -93,6 +93,22 @@ def quantize_module(module: nn.Module, scheme: Scheme, product: Product = EAGER)
     return names
 
 
+def prepare_quantized(module: nn.Module, scheme: Scheme, product: Product) -> None:
+    """Replace those layers of a transformer on the meta device by ones whose tensors are yet to be assigned."""
+    for name, layer in list(module.named_modules()):
+        if isinstance(layer, nn.Linear) and is_quantized(f"{name}.weight", layer.weight.shape):
+            shape = layer.weight.shape
+            quantized = torch.empty(shape, dtype=scheme.dtype, device="meta")
+            scale = torch.empty(shape[0], dtype=torch.float32, device="meta")
+            bias = None if layer.bias is None else layer.bias.detach()
+            put_layer(module, name, QuantizedLinear(quantized, scale, bias, scheme, product))
+
+
+def is_streamed(name: str) -> bool:
+    """Whether the parameter of that name is a block's large matrix, which can be brought to the device when needed."""
+    return QUANTIZED.fullmatch(name) is not None
+
+
 def put_layer(module: nn.Module, name: str, layer: nn.Module) -> None:
     """Make `layer` the submodule called `name`."""
     parent, _, child = name.rpartition(".")

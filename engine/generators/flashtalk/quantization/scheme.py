@@ -44,7 +44,7 @@ SCHEMES = {scheme.name: scheme for scheme in (FP8, INT8)}
 
 def quantize_tokens(x: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
     """Tokens [rows, width] -> (8-bit [rows, width], scales [rows, 1] in float32) with x = 8-bit times scale; rotated
-    where the scheme says so. Numbers that are none give a scale that is none."""
+    where the scheme says so, in the precision of `x`. Numbers that are none give a scale that is none."""
     whole = torch.empty(x.shape, dtype=scheme.dtype, device=x.device)
     scales = torch.empty(len(x), 1, dtype=torch.float32, device=x.device)
     for start in range(0, len(x), _ROWS_AT_ONCE):
@@ -55,10 +55,13 @@ def quantize_tokens(x: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
 
 
 def quantize_weight(weight: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
-    """A weight [out, in] -> (8-bit [out, in], scales [out] in float32), where it is and rounded once."""
-    wide = weight.float()
-    quantized, scales = _quantize_rows(rotated(wide) if scheme.is_rotated else wide, scheme)
-    return quantized, scales.squeeze(1)
+    """A weight [out, in] -> (8-bit [out, in], scales [out] in float32), where it is; rotated in float32, rounded
+    once."""
+    parts = [quantize_tokens(rows.float(), scheme) for rows in weight.split(_ROWS_AT_ONCE)]
+    if len(parts) == 1:
+        return parts[0][0], parts[0][1].squeeze(1)
+    quantized = torch.cat([part.view(torch.uint8) for part, _ in parts]).view(scheme.dtype)
+    return quantized, torch.cat([scales for _, scales in parts]).squeeze(1)
 
 
 def dequantize_weight(quantized: Tensor, scales: Tensor, scheme: Scheme) -> Tensor:
