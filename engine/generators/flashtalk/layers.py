@@ -1,6 +1,7 @@
 """The parts of one transformer block. Tokens are [tokens, width]; norms and gates compute in float32 or better.
 
-Parameter names are those of the published checkpoint.
+Parameter names are those of the published checkpoint. Every layer that weights are multiplied in is called as a module,
+so that another one with the same call may take its place. `kernels` are the fused ones in use, the same in all parts.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ from torch import Tensor, nn
 
 from engine.generators.flashtalk.attention import attend_few_keys
 from engine.generators.flashtalk.config import DiTConfig
-from engine.generators.flashtalk.rope import rotate
+from engine.generators.flashtalk.kernels.linear_gelu import LINEAR_GELU
+from engine.generators.flashtalk.kernels.norm_rotary import NORM_ROTARY
+from engine.generators.flashtalk.kernels.registry import EAGER
+from engine.generators.flashtalk.kernels.rms_norm import RMS_NORM
+from engine.generators.flashtalk.packed_linears import PackedLinears, pack_linears
 from engine.parallel.group import Attention, SequenceGroup
 
 
@@ -44,16 +49,6 @@ def wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """`x (1 + scale) + shift` in the precision of `scale`, rounded to that of `x`."""
-    return torch.addcmul(shift, x.to(scale.dtype), 1 + scale).to(x.dtype)
-
-
-def add_gated(x: Tensor, branch: Tensor, gate: Tensor) -> Tensor:
-    """`x + branch gate` in the precision of `gate`, rounded to that of `x`."""
-    return torch.addcmul(x.to(gate.dtype), branch.to(gate.dtype), gate).to(x.dtype)
-
-
 def linear_at(layer: nn.Linear, x: Tensor) -> Tensor:
     """`layer` applied where and in the precision that `x` is: its weights may rest in a mapped file on the host."""
     bias = None if layer.bias is None else layer.bias.to(x.device, x.dtype)
@@ -66,13 +61,12 @@ class RmsNorm(nn.Module):
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
-        self._eps = eps
+        self.eps = eps
+        self.kernels = EAGER
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] -> the same."""
-        exact = wide(x)
-        normed = exact * torch.rsqrt(exact.square().mean(-1, keepdim=True) + self._eps)
-        return normed.to(x.dtype) * self.weight.to(x.device, x.dtype)
+        return self.kernels[RMS_NORM](x, self.weight.to(x.device, x.dtype), self.eps)
 
 
 class SelfAttention(nn.Module):
@@ -83,14 +77,30 @@ class SelfAttention(nn.Module):
         dim = config.dim
         self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
         self.norm_q, self.norm_k = (RmsNorm(dim, config.eps) for _ in range(2))
+        self.kernels = EAGER
         self._heads = (config.num_heads, config.head_dim)
+        self._packed: PackedLinears | None = None
 
-    def forward(self, x: Tensor, table: Tensor, group: SequenceGroup, attention: Attention) -> Tensor:
-        """`x` [its tokens, dim] and the rows of the rotary `table` for them -> [its tokens, dim]."""
-        q = rotate(self.norm_q(self.q(x)).unflatten(-1, self._heads), table)
-        k = rotate(self.norm_k(self.k(x)).unflatten(-1, self._heads), table)
-        v = self.v(x).unflatten(-1, self._heads)
-        return self.o(group.attend(q, k, v, attention).flatten(-2))
+    def pack(self) -> None:
+        """Queries, keys and values by one matrix product from now on, where their layers are plain ones."""
+        self._packed = pack_linears(self.q, self.k, self.v)
+
+    def forward(self, x: Tensor, table: Tensor, group: SequenceGroup, attention: Attention, first: int = 0) -> Tensor:
+        """`x` [its tokens, dim] and the rows of the rotary `table` for them -> [its tokens after `first`, dim].
+
+        Tokens before `first`, which a group of one may name, are attended to and do not attend.
+        """
+        q, k, v = self._project(x, first)
+        ready, heads = self.kernels[NORM_ROTARY], self._heads[0]
+        q = ready(q, self.norm_q.weight, table[:, first:], heads, self.norm_q.eps)
+        k = ready(k, self.norm_k.weight, table, heads, self.norm_k.eps)
+        return self.o(group.attend(q, k, v.unflatten(-1, self._heads), attention).flatten(-2))
+
+    def _project(self, x: Tensor, first: int) -> tuple[Tensor, ...]:
+        packed = self._packed
+        if packed is None or not packed.holds(self.q, self.k, self.v):
+            return self.q(x[first:]), self.k(x), self.v(x)
+        return packed(x) if not first else (self.q(x[first:]), *packed(x, after=1))
 
 
 class CrossAttention(nn.Module):
@@ -147,6 +157,25 @@ class AudioCrossAttention(nn.Module):
         """From audio tokens [latent frames, keys, output_dim]; constant within a chunk."""
         k, v = self.kv_linear(tokens).chunk(2, dim=-1)
         return KeyValue(k=k.unflatten(-1, self._heads), v=v.unflatten(-1, self._heads))
+
+
+class FeedForward(nn.Sequential):
+    """Two linear layers and the tanh form of GELU between them."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__(
+            nn.Linear(config.dim, config.ffn_dim),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(config.ffn_dim, config.dim),
+        )
+        self.kernels = EAGER
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` [tokens, dim] -> [tokens, dim]."""
+        first, act, last = self
+        if type(first) is nn.Linear and LINEAR_GELU in self.kernels:
+            return last(self.kernels[LINEAR_GELU](x, first.weight, first.bias))
+        return last(act(first(x)))
 
 
 def _attend_batch(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

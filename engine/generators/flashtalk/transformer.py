@@ -16,15 +16,17 @@ from torch import Tensor, nn
 
 from engine.generators.flashtalk.audio_adapter import AudioAdapter
 from engine.generators.flashtalk.config import PATCH, DiTConfig
+from engine.generators.flashtalk.kernels.layer_norm import ADD_GATED_NORM, ADD_NORM, ADD_NORM_MODULATE, NORM_MODULATE
+from engine.generators.flashtalk.kernels.registry import EAGER, Kernels
+from engine.generators.flashtalk.kernels.residual import ADD_GATED
 from engine.generators.flashtalk.layers import (
     AudioCrossAttention,
     CrossAttention,
+    FeedForward,
     FrameRun,
     KeyValue,
     SelfAttention,
-    add_gated,
     linear_at,
-    modulate,
     wide,
 )
 from engine.generators.flashtalk.rope import rotary_table, sinusoid
@@ -76,10 +78,9 @@ class Block(nn.Module):
         self.cross_attn = CrossAttention(config)
         self.norm_x = nn.LayerNorm(dim, eps=eps)
         self.audio_cross_attn = AudioCrossAttention(config)
-        self.ffn = nn.Sequential(
-            nn.Linear(dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, dim)
-        )
-        self._plain_norm = ((dim,), None, None, eps)
+        self.ffn = FeedForward(config)
+        self.kernels = EAGER
+        self._eps = eps
 
     def forward(
         self,
@@ -91,17 +92,19 @@ class Block(nn.Module):
         conditions: StreamConditions,
         group: SequenceGroup,
         attention: Attention,
+        first: int = 0,
     ) -> Tensor:
-        """`x` [its tokens, dim], `modulation` [6, dim] -> [its tokens, dim]."""
+        """`x` [its tokens, dim], `modulation` [6, dim] -> [its tokens after `first`, dim]; see `SelfAttention`."""
+        kernels, eps = self.kernels, self._eps
         shift, scale, gate, shift_ff, scale_ff, gate_ff = modulation.unbind(0)
-        attended = self.self_attn(
-            modulate(F.layer_norm(x, *self._plain_norm), shift, scale), conditions.table, group, attention
-        )
-        x = add_gated(x, attended, gate)
-        x = x + self.cross_attn(self.norm3(x), text, image)
-        x = x + self.audio_cross_attn(self.norm_x(x), audio, conditions.runs)
-        fed = self.ffn(modulate(F.layer_norm(x, *self._plain_norm), shift_ff, scale_ff))
-        return add_gated(x, fed, gate_ff)
+        normed = kernels[NORM_MODULATE](x, shift, scale, eps)
+        attended = self.self_attn(normed, conditions.table, group, attention, first)
+        x, normed = kernels[ADD_GATED_NORM](x[first:], attended, gate, self.norm3.weight, self.norm3.bias, eps)
+        seen = self.cross_attn(normed, text, image)
+        x, normed = kernels[ADD_NORM](x, seen, self.norm_x.weight, self.norm_x.bias, eps)
+        heard = self.audio_cross_attn(normed, audio, runs_after(conditions.runs, first))
+        x, normed = kernels[ADD_NORM_MODULATE](x, heard, shift_ff, scale_ff, eps)
+        return kernels[ADD_GATED](x, self.ffn(normed), gate_ff)
 
 
 class Head(nn.Module):
@@ -161,8 +164,16 @@ class DiT(nn.Module):
         chunk: ChunkConditions,
         group: SequenceGroup,
         attention: Attention,
+        motion: int = 0,
     ) -> Tensor:
-        """Velocity [channels, frames, rows, columns] in float32 for noisy `latents` of that shape at step `step`."""
+        """Velocity [channels, frames, rows, columns] in float32 for noisy `latents` of that shape at step `step`.
+
+        The first `motion` latent frames of it are not needed, and may be zeros. What only they need of the last block
+        and the head is then left out, by a group of one: where several ranks share the tokens, the step takes as long
+        as with the ranks that have none of these.
+        """
+        frames, rows, columns = stream.grid
+        skipped = motion if group.size == 1 else 0
         x = self.embed_patches(latents, stream, group)
         for index, block in enumerate(self.blocks):
             x = block(
@@ -174,9 +185,29 @@ class DiT(nn.Module):
                 stream,
                 group,
                 attention,
+                skipped * rows * columns if index == len(self.blocks) - 1 else 0,
             )
         out = self.head(x, stream.head_modulation[step])
-        return from_patches(group.gather(out, math.prod(stream.grid)), stream.grid)
+        grid = (frames - skipped, rows, columns)
+        velocity = from_patches(group.gather(out, math.prod(grid)), grid)
+        return F.pad(velocity, (0, 0, 0, 0, skipped, 0)) if skipped else velocity
+
+    def use_kernels(self, kernels: Kernels) -> None:
+        """These fused kernels from now on."""
+        for module in self.modules():
+            if hasattr(module, "kernels"):
+                module.kernels = kernels
+
+    def pack_projections(self) -> None:
+        """One matrix product for queries, keys and values in every block; the last thing to do to the weights.
+
+        Takes the memory of one block's three weights for a moment. Layers of another kind stay as they are.
+        """
+        for block in self.blocks:
+            block.self_attn.pack()
+            if self.device.type == "cuda":
+                # The three freed pieces do not join to one for the next block.
+                torch.cuda.empty_cache()
 
     def embed_patches(self, latents: Tensor, stream: StreamConditions, group: SequenceGroup) -> Tensor:
         """This rank's tokens [its tokens, dim] of the noisy `latents`.
@@ -276,6 +307,11 @@ class DiT(nn.Module):
         """Of the weights and of the tokens between blocks."""
         return self.patch_embedding.weight.dtype
 
+    @property
+    def device(self) -> torch.device:
+        """Where steps run."""
+        return self.patch_embedding.weight.device
+
     def _patch_weight(self, channels: slice) -> Tensor:
         return self.patch_embedding.weight[:, channels].flatten(1)
 
@@ -312,6 +348,17 @@ def frame_runs(start: int, stop: int, tokens_per_frame: int, frames: int) -> tup
         end = stop if frame == last else min(stop, (frame + 1) * tokens_per_frame)
         runs.append(FrameRun(frame=frame, start=max(start, frame * tokens_per_frame) - start, stop=end - start))
     return tuple(runs)
+
+
+def runs_after(runs: tuple[FrameRun, ...], first: int) -> tuple[FrameRun, ...]:
+    """`runs` in the numbering of a rank without its tokens before `first`."""
+    if not first:
+        return runs
+    return tuple(
+        FrameRun(frame=run.frame, start=max(run.start - first, 0), stop=run.stop - first)
+        for run in runs
+        if run.stop > first
+    )
 
 
 def _norm_at(norm: nn.LayerNorm, x: Tensor) -> Tensor:

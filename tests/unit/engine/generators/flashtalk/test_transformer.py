@@ -17,13 +17,13 @@ import torch.nn.functional as F  # noqa: E402
 
 from engine.generators.flashtalk.attention import attend_few_keys, choose_attention  # noqa: E402
 from engine.generators.flashtalk.config import DiTConfig  # noqa: E402
+from engine.generators.flashtalk.kernels.layer_norm import modulate  # noqa: E402
+from engine.generators.flashtalk.kernels.residual import add_gated  # noqa: E402
 from engine.generators.flashtalk.layers import (  # noqa: E402
     AudioCrossAttention,
     FrameRun,
     KeyValue,
     RmsNorm,
-    add_gated,
-    modulate,
 )
 from engine.generators.flashtalk.speech_encoder import audio_slices, audio_window  # noqa: E402
 from engine.generators.flashtalk.transformer import (  # noqa: E402
@@ -465,6 +465,93 @@ def test_ranks_make_their_part_of_the_whole(cuts):
         own = dit.stream_conditions(inputs.context, inputs.image, inputs.y, timesteps, group)
         together += dit(inputs.latents, 1, own, chunk, group, EXACT)
     assert distance(together, whole) <= 1e-12
+
+
+# ------------------------------------------------------------------------------ what of a step is not needed
+
+
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
+@pytest.mark.parametrize("is_packed", [False, True], ids=["apart", "packed"])
+def test_the_motion_frames_are_left_out_of_what_only_they_need(grid, is_packed):
+    dit, inputs = built(weights()), Inputs(grid, 7)
+    stream, chunk = conditions(dit, inputs)
+    whole = dit(inputs.latents, 1, stream, chunk, LocalGroup(), EXACT)
+    if is_packed:
+        dit.pack_projections()
+    queries = []
+
+    def counting(q, k, v):
+        queries.append((len(q), len(k)))
+        return EXACT(q, k, v)
+
+    tokens, per_frame = math.prod(grid), grid[1] * grid[2]
+    for motion in range(min(grid[0], 3)):
+        queries.clear()
+        got = dit(inputs.latents, 1, stream, chunk, LocalGroup(), counting, motion)
+        assert distance(got[:, motion:], whole[:, motion:]) <= 1e-13
+        assert motion == 0 or not got[:, :motion].any()
+        assert queries == [(tokens, tokens), (tokens - motion * per_frame, tokens)]
+
+
+def test_several_ranks_leave_nothing_out():
+    """They send queries, keys and values together, and none would be done sooner."""
+    dit, inputs = built(weights()), Inputs((3, 3, 5), 7)
+    keys = []
+
+    def recording(q, k, v):
+        keys.append((k, v))
+        return EXACT(q, k, v)
+
+    stream, chunk = conditions(dit, inputs)
+    whole = dit(inputs.latents, 1, stream, chunk, LocalGroup(), recording)
+    group = _Rank(0, (0, 23, 45), keys)
+    own = dit.stream_conditions(inputs.context, inputs.image, inputs.y, torch.tensor(STEPS, dtype=torch.float64), group)
+    got = dit(inputs.latents, 1, own, chunk, group, EXACT, 1)
+    assert distance(got[:, 0], whole[:, 0]) <= 1e-12
+
+
+def test_packed_projections_are_the_same_weights_under_the_same_names():
+    state, inputs = weights(), Inputs((3, 3, 5), 7)
+    dit, packed = built(dict(state)), built(dict(state))
+    packed.pack_projections()
+    for (name, one), (other_name, other) in zip(dit.state_dict().items(), packed.state_dict().items(), strict=True):
+        assert name == other_name and torch.equal(one, other)
+    attention = packed.blocks[1].self_attn
+    assert attention.q.weight.untyped_storage().data_ptr() == attention.v.weight.untyped_storage().data_ptr()
+    assert attention.q.weight.untyped_storage().nbytes() == 3 * attention.q.weight.nbytes
+    given = (inputs.latents, 1, *conditions(dit, inputs), LocalGroup(), EXACT)
+    assert distance(packed(*given), dit(*given)) <= 1e-14
+
+
+def test_weights_that_change_after_packing_are_noticed():
+    dit = built(weights())
+    dit.pack_projections()
+    attention, x = dit.blocks[0].self_attn, torch.randn(5, 96, dtype=torch.float64)
+    for change in (
+        lambda: setattr(attention, "k", torch.nn.Linear(96, 96).double()),
+        lambda: attention.float(),
+        lambda: attention.load_state_dict({name: 2 * t for name, t in attention.state_dict().items()}, assign=True),
+        lambda: attention.load_state_dict({name: 2 * t for name, t in attention.state_dict().items()}),
+    ):
+        change()
+        x = x.to(attention.q.weight.dtype)
+        for got, layer in zip(attention._project(x, 0), (attention.q, attention.k, attention.v), strict=True):
+            assert torch.equal(got, layer(x)) or distance(got, layer(x)) < 1e-6
+        attention.double()
+        attention.pack()
+        x = x.double()
+
+
+def test_layers_that_are_not_plain_are_not_packed():
+    class Other(torch.nn.Module):
+        def forward(self, x):
+            return 2 * x
+
+    dit = built(weights())
+    attention, x = dit.blocks[0].self_attn, torch.randn(5, 96, dtype=torch.float64)
+    attention.q = Other()
+    attention.pack()
+    assert torch.equal(attention._project(x, 0)[0], 2 * x)
 
 
 # ------------------------------------------------------------------------------------ what steps do not need
