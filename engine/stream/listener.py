@@ -30,6 +30,10 @@ servers under load deliver up to 100 ms at once; cutting into that would cost wo
 _AHEAD_S = 0.040
 """The timeline may be this far ahead of a block (rounding, starvation) before the block is placed anew."""
 
+_FUTURE_S = 0.200
+"""No sound belongs this long after its capture. It would where a server hands out at once what it has kept for a program
+that was stopped, as if it had just been said."""
+
 VoiceWriter = Callable[[np.ndarray, int, float], None]
 
 
@@ -140,7 +144,8 @@ class Listener:
             start_s = self._start_s + block.first_sample / block.rate_hz
             deviation_s = self._sample_clock.observe(round(start_s * SAMPLE_RATE_HZ), block.captured_at_s)
             ahead_s = self._timeline.end / SAMPLE_RATE_HZ - start_s
-            if abs(deviation_s) < RESYNC_S and ahead_s < _AHEAD_S:
+            future_s = self._sample_clock.time_of(round(start_s * SAMPLE_RATE_HZ)) - block.captured_at_s
+            if abs(deviation_s) < RESYNC_S and ahead_s < _AHEAD_S and future_s < _FUTURE_S:
                 return start_s, samples
         return self._placed_anew(block, samples)
 

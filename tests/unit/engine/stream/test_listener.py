@@ -204,6 +204,22 @@ def test_blocks_after_a_resync_are_not_cut_again(rig_of):
     assert {len(block) for block, *_ in recorder.blocks[-95:]} == {160}
 
 
+def test_sound_that_was_kept_while_the_program_slept_does_not_run_ahead(rig_of):
+    """A sound server goes on recording for a program that is stopped, and hands it all out afterwards, as fast as it
+    is taken, with times of now: what would belong into the future is left out, and what is said now keeps its place."""
+    rig = rig_of()
+    rig.hear(1.0)
+    rig.clock.advance(30.0)
+    for _ in range(100):  # 20 s of it within one
+        rig.source.say(np.full(3200, 0.9), rig.clock.now() - 0.19)
+        rig.clock.advance(0.010)
+        rig.listener.step()
+        now = rig.sample_clock.sample_at(rig.clock.now())
+        assert rig.timeline.end <= now + 0.5 * 16_000
+    rig.hear(3.0)
+    assert (rig.samples(33.0, 34.8) == 0.5).all()
+
+
 def test_end_of_a_file_is_not_missing_sound(rig_of):
     rig = rig_of()
     rig.hear(0.5)
