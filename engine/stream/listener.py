@@ -31,8 +31,8 @@ _AHEAD_S = 0.040
 """The timeline may be this far ahead of a block (rounding, starvation) before the block is placed anew."""
 
 _FUTURE_S = 0.200
-"""No sound belongs this long after its capture. It would where a server hands out at once what it has kept for a program
-that was stopped, as if it had just been said."""
+"""No sound belongs this long after its capture. It would where a server hands out at once what it has kept for a
+program that was stopped, as if it had just been said."""
 
 VoiceWriter = Callable[[np.ndarray, int, float], None]
 
