@@ -69,12 +69,22 @@ def test_endless_seconds_end_with_the_file(standin, words, seconds):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_it_in_order_and_handlers_are_put_back(standin, tmp_path, number):
     before = signal.getsignal(number)
-    timer = threading.Timer(0.7, os.kill, (os.getpid(), number))
-    timer.start()
-    status, _, error = standin("--mic", "none", "--stats", tmp_path / "s.json", "--seconds", 20)
-    timer.join()
+
+    def send():
+        # Before the command listens, the signal would end the tests.
+        while signal.getsignal(number) is before and not is_over.wait(0.05):
+            pass
+        if not is_over.wait(0.7):
+            os.kill(os.getpid(), number)
+
+    is_over = threading.Event()
+    sender = threading.Thread(target=send)
+    sender.start()
+    status, _, error = standin("--mic", "none", "--stats", tmp_path / "s.json", "--seconds", 60)
+    is_over.set()
+    sender.join()
     assert status == 0 and "Traceback" not in error
-    assert json.loads((tmp_path / "s.json").read_text())["time_s"] < 15
+    assert json.loads((tmp_path / "s.json").read_text())["time_s"] < 50
     assert signal.getsignal(number) is before
 
 
