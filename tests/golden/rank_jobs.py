@@ -6,7 +6,7 @@ import torch
 from engine.generators.flashtalk.attention import choose_attention
 from engine.generators.flashtalk.config import DiTConfig, StreamShape
 from engine.generators.flashtalk.loudness import normalize_loudness
-from engine.generators.flashtalk.sampler import timesteps
+from engine.generators.flashtalk.sampler import Schedules
 from engine.generators.flashtalk.speech_buffer import SpeechBuffer
 from engine.generators.flashtalk.speech_encoder import (
     SpeechEncoderConfig,
@@ -88,17 +88,17 @@ def pipeline(world, config, parts, inputs, chunks):
     speech.load_state_dict(rename_speech_encoder(parts["wav2vec"]), assign=True)
     group, bands = ranks_for(world, dit.config.num_heads, shape.tokens, shape.latent[2])
     anchor = make_anchor(inputs["out.cond_image_tensor"], vae, shape, bands)
-    schedule = timesteps(config["sample_steps"], float(config["sample_shift"]))
+    schedules = Schedules((config["sample_steps"],), float(config["sample_shift"]))
     noise = Noise(inputs)
     stream = FlashTalkStream(
         dit=dit,
         vae=vae,
         conditions=dit.stream_conditions(
-            inputs["out.context"], inputs["out.clip_context"][0], anchor.y, schedule[:-1], group
+            inputs["out.context"], inputs["out.clip_context"][0], anchor.y, schedules.table, group
         ),
         anchor=anchor,
         shape=shape,
-        schedule=schedule,
+        schedules=schedules,
         noise=noise,
         group=group,
         attention=attention(),

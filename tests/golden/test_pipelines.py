@@ -14,7 +14,7 @@ from engine.generators.flashtalk.image_encoder import (
 )
 from engine.generators.flashtalk.loudness import normalize_loudness
 from engine.generators.flashtalk.portrait_tensor import cover_and_crop, to_unit_range
-from engine.generators.flashtalk.sampler import denoise, timesteps
+from engine.generators.flashtalk.sampler import Schedules, denoise
 from engine.generators.flashtalk.speech_buffer import SpeechBuffer
 from engine.generators.flashtalk.speech_encoder import (
     SpeechEncoderConfig,
@@ -88,21 +88,21 @@ def build(case, attention) -> Program:
     context = encode_prompt(case, tensors)
     image = encode_portrait(case, portrait)
     anchor = make_anchor(portrait, vae, shape)
-    schedule, group = timesteps(config["sample_steps"], float(config["sample_shift"])), LocalGroup()
+    schedules, group = Schedules((config["sample_steps"],), float(config["sample_shift"])), LocalGroup()
     noise = RecordedNoise(tensors)
     stream = FlashTalkStream(
         dit=dit,
         vae=vae,
-        conditions=dit.stream_conditions(context, image[0], anchor.y, schedule[:-1], group),
+        conditions=dit.stream_conditions(context, image[0], anchor.y, schedules.table, group),
         anchor=anchor,
         shape=shape,
-        schedule=schedule,
+        schedules=schedules,
         noise=noise,
         group=group,
         attention=attention,
         color_strength=config["color_correction_strength"],
     )
-    return Program(dit, vae, stream, speech, shape, noise, anchor, context, image, schedule)
+    return Program(dit, vae, stream, speech, shape, noise, anchor, context, image, schedules.first.timesteps)
 
 
 def encode_prompt(case, tensors) -> torch.Tensor:
@@ -200,7 +200,7 @@ def test_every_step_alone(pipeline_stream_case, exact_attention):
     def recorded(latents: torch.Tensor, step: int) -> torch.Tensor:
         case.check(latents, f"out.latent_model_input.chunk0.step{step}")
         given = tensors[f"out.latent_model_input.chunk0.step{step}"]
-        velocity = program.stream._velocity(chunk)(given, step)
+        velocity = program.stream._velocity(chunk, range(step + 1))(given, step)
         case.check(velocity, f"out.velocity.chunk0.step{step}")
         seen.append(step)
         return tensors[f"out.velocity.chunk0.step{step}"]

@@ -25,14 +25,14 @@ from engine.generators.flashtalk.models import (
     text_features,
 )
 from engine.generators.flashtalk.noise import SeededNoise
-from engine.generators.flashtalk.options import SIZES, FlashTalkOptions, find_checkpoint, takes_flashtalk_options
+from engine.generators.flashtalk.options import SIZES, STEPS, FlashTalkOptions, find_checkpoint, takes_flashtalk_options
 from engine.generators.flashtalk.portrait_tensor import cover_and_crop, to_unit_range
-from engine.generators.flashtalk.sampler import timesteps
+from engine.generators.flashtalk.sampler import Schedules
 from engine.generators.flashtalk.speech_buffer import SpeechBuffer
 from engine.generators.flashtalk.stream import FlashTalkStream, make_anchor
 from engine.generators.flashtalk.watch import Look, collapse_of, look_of
 from engine.generators.flashtalk.weights import precision_for
-from engine.media import AudioChunk, ChunkSpec, Notice, Portrait
+from engine.media import AudioChunk, Notice, Portrait
 from engine.model_store.checkpoint import CheckpointReport
 from engine.parallel.group import LocalGroup, SequenceGroup
 from engine.parallel.launch import RankGroup
@@ -74,11 +74,7 @@ class FlashTalkGenerator:
     @property
     def spec(self) -> GeneratorSpec:
         """Size and chunking; known before `prepare`, because this generator's size does not follow the canvas."""
-        chunk = ChunkSpec(fps=self._shape.fps, frames=self._shape.new_frames)
-        shape = self._shape
-        return GeneratorSpec(
-            name="flashtalk", width=shape.width, height=shape.height, chunk=chunk, follows_canvas=False
-        )
+        return self._options.spec
 
     @property
     def recoveries(self) -> int:
@@ -137,9 +133,10 @@ class FlashTalkGenerator:
     def _begin(self, models: Models, portrait: Tensor, text: Tensor, image: Tensor) -> None:
         shape, group = self._shape, self._sequence_group(models.dit.config.num_heads)
         anchor = make_anchor(portrait, models.vae, shape, self._bands)
-        schedule = timesteps(self._options.steps)
+        # All that there are, whatever was chosen: the same tables then, to the last bit, for every choice.
+        schedules = Schedules(STEPS)
         conditions = models.dit.stream_conditions(
-            text, image.squeeze(0), anchor.y, schedule[:-1].to(models.device), group
+            text, image.squeeze(0), anchor.y, schedules.table.to(models.device), group
         )
         self._noise = SeededNoise(self._seed, shape.latent, models.device)
         self._stream = FlashTalkStream(
@@ -148,7 +145,7 @@ class FlashTalkGenerator:
             conditions=conditions,
             anchor=anchor,
             shape=shape,
-            schedule=schedule,
+            schedules=schedules,
             noise=self._noise,
             group=group,
             attention=models.attention,
@@ -178,7 +175,7 @@ class FlashTalkGenerator:
         assert self._noise is not None
         self._hear(chunk, self._speech)
         conditions = self._models.dit.chunk_conditions(*self._slices(self._models, self._speech))
-        latents = self._stream.chunk_latents(conditions)
+        latents = self._stream.chunk_latents(conditions, self._steps_of(chunk))
         number = chunk.first_frame
         looks: list[Look] = []
         shown: np.ndarray | None = None
@@ -195,6 +192,10 @@ class FlashTalkGenerator:
             self._good = shown.copy()
         self._noise.chunk += 1
         self._watch(looks)
+
+    def _steps_of(self, chunk: AudioChunk) -> int:
+        counts = self._options.step_counts
+        return counts[min(chunk.economy, len(counts) - 1)]
 
     def _slices(self, models: Models, speech: SpeechBuffer) -> tuple[Tensor, Tensor]:
         """What the chunk's latent frames hear; encoded by rank 0, because that takes the others as long as waiting."""

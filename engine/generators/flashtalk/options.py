@@ -13,7 +13,9 @@ from inspect import Parameter, Signature, signature
 from typing import Any, TypeVar
 
 from engine.errors import UsageError
+from engine.generators.base import GeneratorSpec
 from engine.generators.flashtalk.config import StreamShape
+from engine.media import ChunkSpec
 from engine.model_store.catalog import CHINESE_WAV2VEC2, FLASHTALK
 from engine.model_store.checkpoint import CheckpointReport, inspect_checkpoint
 from engine.model_store.store import ModelStore
@@ -112,6 +114,24 @@ class FlashTalkOptions:
         """The picture and the chunks that these options make. Raises `UsageError` for sides that cannot be."""
         height, width = map(int, self.size.split("x"))
         return StreamShape(height=height, width=width, fps=self.fps)
+
+    @property
+    def spec(self) -> GeneratorSpec:
+        """What the pipeline is told. A chunk may be made in each of the smaller numbers of steps."""
+        shape = self.shape
+        return GeneratorSpec(
+            name="flashtalk",
+            width=shape.width,
+            height=shape.height,
+            chunk=ChunkSpec(fps=shape.fps, frames=shape.new_frames),
+            follows_canvas=False,
+            economies=tuple(f"{steps} steps" for steps in self.step_counts[1:]),
+        )
+
+    @property
+    def step_counts(self) -> tuple[int, ...]:
+        """Denoising steps of a chunk by its economy, the most first."""
+        return STEPS[STEPS.index(self.steps) :]
 
     @property
     def folders(self) -> tuple[str, str]:

@@ -1,8 +1,9 @@
-"""The schedule of the distilled model and its denoising loop, as functions: no state, no seed, no device chosen."""
+"""The schedules of the distilled model and its denoising loop: no state, no seed, no device chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -25,6 +26,38 @@ def timesteps(steps: int, shift: float = SHIFT) -> Tensor:
     raw = torch.tensor(_RAW[steps]) if steps in _RAW else torch.linspace(1000.0, 1.0, steps)
     u = torch.cat((raw, torch.zeros(1))) / 1000.0
     return 1000.0 * (shift * u / (1.0 + (shift - 1.0) * u))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Schedule:
+    """One way from noise to a picture: `timesteps` float32 [steps + 1] as of the function, and for each step the row
+    of its timestep in `Schedules.table`."""
+
+    timesteps: Tensor
+    rows: tuple[int, ...]
+
+    @property
+    def steps(self) -> int:
+        """How often the model is asked."""
+        return len(self.rows)
+
+
+class Schedules:
+    """Every number of steps that a stream may use, with one table of all their timesteps (float32, none twice), for
+    which modulation is made once. The first of `counts` comes first in it."""
+
+    def __init__(self, counts: Sequence[int], shift: float = SHIFT) -> None:
+        found: list[float] = []
+        made: dict[int, Schedule] = {}
+        for count in counts:
+            moments = timesteps(count, shift)
+            found += [moment for moment in moments[:-1].tolist() if moment not in found]
+            made[count] = Schedule(timesteps=moments, rows=tuple(map(found.index, moments[:-1].tolist())))
+        self._made, self.table = made, torch.tensor(found)
+        self.first = made[counts[0]]
+
+    def __getitem__(self, steps: int) -> Schedule:
+        return self._made[steps]
 
 
 def denoise(velocity: Velocity, noise: Noise, motion: Tensor, schedule: Tensor) -> Tensor:

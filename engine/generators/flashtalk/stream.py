@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from engine.generators.flashtalk.color import ColorMatch
 from engine.generators.flashtalk.config import MASK_CHANNELS, StreamShape
-from engine.generators.flashtalk.sampler import Noise, denoise
+from engine.generators.flashtalk.sampler import Noise, Schedules, Velocity, denoise
 from engine.generators.flashtalk.transformer import ChunkConditions, DiT, StreamConditions
 from engine.generators.flashtalk.vae import Vae
 from engine.parallel.group import Attention, SequenceGroup
@@ -56,7 +56,7 @@ class FlashTalkStream:
         conditions: StreamConditions,
         anchor: Anchor,
         shape: StreamShape,
-        schedule: Tensor,
+        schedules: Schedules,
         noise: Noise,
         group: SequenceGroup,
         attention: Attention,
@@ -65,7 +65,7 @@ class FlashTalkStream:
     ) -> None:
         self._dit, self._vae = dit, vae
         self._conditions, self._anchor, self._shape = conditions, anchor, shape
-        self._schedule, self._noise = schedule, noise
+        self._schedules, self._noise = schedules, noise
         self._group, self._attention = group, attention
         self._color, self._strength = ColorMatch(anchor.portrait), color_strength
         self._bands = bands
@@ -80,13 +80,19 @@ class FlashTalkStream:
         """Continue from the portrait, as at the beginning."""
         self._motion = self._anchor.motion
 
-    def chunk_latents(self, chunk: ChunkConditions) -> Tensor:
-        """Denoise one chunk: [16, frames, h, w]."""
-        return denoise(self._velocity(chunk), self._noise, self._motion, self._schedule)
+    def chunk_latents(self, chunk: ChunkConditions, steps: int = 0) -> Tensor:
+        """Denoise one chunk in so many of the steps that there are schedules for, 0 for the first: [16, frames, h, w].
 
-    def _velocity(self, chunk: ChunkConditions):
+        What the stream keeps is the same for all of them, so that any chunk may follow any other. Noise is drawn by
+        the step's number: a chunk in fewer steps begins with the same noise and leaves out the last draws.
+        """
+        schedule = self._schedules[steps] if steps else self._schedules.first
+        velocity = self._velocity(chunk, schedule.rows, self._motion.shape[1])
+        return denoise(velocity, self._noise, self._motion, schedule.timesteps)
+
+    def _velocity(self, chunk: ChunkConditions, rows: Sequence[int], motion: int = 0) -> Velocity:
         def velocity(latents: Tensor, step: int) -> Tensor:
-            return self._dit(latents, step, self._conditions, chunk, self._group, self._attention)
+            return self._dit(latents, rows[step], self._conditions, chunk, self._group, self._attention, motion)
 
         return velocity
 

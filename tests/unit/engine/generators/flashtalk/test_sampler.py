@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from engine.generators.flashtalk.sampler import denoise, timesteps  # noqa: E402
+from engine.generators.flashtalk.sampler import Schedules, denoise, timesteps  # noqa: E402
 
 SHAPE = (2, 4, 3, 3)
 
@@ -115,3 +115,15 @@ def test_fresh_noise_is_used_at_every_step():
         noise = _Noise()
         noise.draws[draw] = noise.draws[draw] + 0.1
         assert (denoise(_velocity, noise, motion, timesteps(4)) - base).abs().max() > 1e-6, draw
+
+
+def test_schedules_share_one_table_without_repetition():
+    schedules = Schedules((4, 3, 2))
+    assert schedules.first is schedules[4] and schedules[4].rows == (0, 1, 2, 3)
+    assert len(set(schedules.table.tolist())) == len(schedules.table) == 6
+    for steps in (4, 3, 2):
+        schedule = schedules[steps]
+        assert schedule.steps == steps and torch.equal(schedule.timesteps, timesteps(steps))
+        assert torch.equal(schedules.table[list(schedule.rows)], timesteps(steps)[:-1])
+    with pytest.raises(KeyError):
+        Schedules((4,))[3]

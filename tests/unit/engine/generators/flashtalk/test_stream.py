@@ -11,7 +11,7 @@ from engine.generators.flashtalk.attention import choose_attention  # noqa: E402
 from engine.generators.flashtalk.color import ColorMatch  # noqa: E402
 from engine.generators.flashtalk.config import DiTConfig, StreamShape  # noqa: E402
 from engine.generators.flashtalk.noise import SeededNoise  # noqa: E402
-from engine.generators.flashtalk.sampler import denoise, timesteps  # noqa: E402
+from engine.generators.flashtalk.sampler import Schedules, denoise, timesteps  # noqa: E402
 from engine.generators.flashtalk.stream import FlashTalkStream, make_anchor, to_bytes  # noqa: E402
 from engine.generators.flashtalk.transformer import DiT  # noqa: E402
 from engine.generators.flashtalk.vae import Vae  # noqa: E402
@@ -24,7 +24,7 @@ CONFIG = DiTConfig(
 )  # fmt: skip
 SHAPE = StreamShape(height=32, width=48, frames=13)
 ATTENTION = choose_attention(torch.device("cpu"), torch.float32)
-SCHEDULE = timesteps(2)
+SCHEDULES = Schedules((4, 3, 2))
 
 
 @pytest.fixture(autouse=True)
@@ -69,11 +69,12 @@ class Line:
         self.anchor = make_anchor(_portrait(portrait), vae, SHAPE)
         generator = torch.Generator().manual_seed(10 + portrait)
         text, image = torch.randn(5, 24, generator=generator), torch.randn(9, 32, generator=generator)
-        self.conditions = dit.stream_conditions(text, image, self.anchor.y, SCHEDULE[:-1], LocalGroup())
+        self.features = text, image
+        self.conditions = dit.stream_conditions(text, image, self.anchor.y, SCHEDULES.table, LocalGroup())
         self.noise = SeededNoise(seed, SHAPE.latent, "cpu")
         self.dit, self.voice = dit, voice
         self.stream = FlashTalkStream(
-            dit=dit, vae=vae, conditions=self.conditions, anchor=self.anchor, shape=SHAPE, schedule=SCHEDULE,
+            dit=dit, vae=vae, conditions=self.conditions, anchor=self.anchor, shape=SHAPE, schedules=SCHEDULES,
             noise=self.noise, group=LocalGroup(), attention=ATTENTION,
         )  # fmt: skip
 
@@ -126,7 +127,7 @@ def test_a_chunk_is_what_the_spec_makes_of_it(models, chunks):
     def velocity(latents, step):
         return dit(latents, step, line.conditions, heard, LocalGroup(), ATTENTION)
 
-    latents = denoise(velocity, line.noise, motion, SCHEDULE)
+    latents = denoise(velocity, line.noise, motion, SCHEDULES.first.timesteps)
     assert torch.equal(line.stream.chunk_latents(heard), latents)
     assert torch.equal(line.stream.motion, motion)
     decoded = vae.decode_all(latents)
@@ -159,7 +160,7 @@ def test_every_chunk_gives_its_new_frames_in_groups_of_a_latent(models, frames, 
     line = Line(models)
     stream = FlashTalkStream(
         dit=models[0], vae=Counting(), conditions=line.conditions, anchor=line.anchor,
-        shape=StreamShape(height=32, width=48, frames=frames, motion_frames=motion), schedule=SCHEDULE,
+        shape=StreamShape(height=32, width=48, frames=frames, motion_frames=motion), schedules=SCHEDULES,
         noise=line.noise, group=LocalGroup(), attention=ATTENTION, color_strength=0.0,
     )  # fmt: skip
     groups = [matched[0, 0, :, 0, 0].tolist() for _, matched in stream.frames(torch.zeros(1))]
@@ -187,6 +188,25 @@ def test_frames_leave_before_the_rest_is_decoded(models):
     assert decoded == [1, 4, 4]
     list(groups)
     assert decoded == [1, 4, 4, 4]
+
+
+@pytest.mark.parametrize("steps", [4, 3, 2])
+@pytest.mark.parametrize("chunks", [0, 1])
+def test_a_chunk_in_fewer_steps_is_that_of_a_stream_made_for_them(models, steps, chunks):
+    """From the same state, and what follows is the same again; also to the spec's letter: its own table, its rows."""
+    line, (dit, _) = Line(models), models
+    for _ in range(chunks):
+        line.chunk()
+    heard, own = line.heard(), timesteps(steps)
+    alone = dit.stream_conditions(*line.features, line.anchor.y, own[:-1], LocalGroup())
+
+    def velocity(latents, step):
+        return dit(latents, step, alone, heard, LocalGroup(), ATTENTION)
+
+    wanted = denoise(velocity, line.noise, line.stream.motion, own)
+    got = line.stream.chunk_latents(heard, steps)
+    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+    assert steps == 4 or (got - line.stream.chunk_latents(heard)).abs().max() > 1e-2
 
 
 # ----------------------------------------------------------------------------------- streams and themselves
