@@ -58,6 +58,9 @@ class DistributedGroup:
         self._ring_index, self._ulysses_index = divmod(self.rank, plan.ulysses)
         self.bytes_sent = 0
         """By the collectives of this group so far, for the benchmark."""
+        used = (groups.world, groups.ulysses, groups.ring)
+        self.is_capturable = all("nccl" in dist.get_backend(group) for group in used)
+        """Whether a CUDA graph can hold the collectives: gloo's go through the host."""
 
     def token_range(self, tokens: int) -> tuple[int, int]:
         """This rank's rows; the last ones may lie beyond `tokens`."""

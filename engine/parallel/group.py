@@ -33,6 +33,11 @@ class SequenceGroup(Protocol):
         """How many ranks there are."""
         ...
 
+    @property
+    def is_capturable(self) -> bool:
+        """Whether a CUDA graph can hold this group's collectives."""
+        ...
+
     def token_range(self, tokens: int) -> tuple[int, int]:
         """First and one past the last of this rank's rows, of `tokens` in all; padding at the end reaches beyond."""
         ...
@@ -59,6 +64,7 @@ class LocalGroup:
 
     rank = 0
     size = 1
+    is_capturable = True
 
     def token_range(self, tokens: int) -> tuple[int, int]:
         """All of them."""
