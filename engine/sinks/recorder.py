@@ -140,7 +140,9 @@ class Recorder:
             raise output_error(self.path, error) from error
 
     def _created(self, flags: str) -> av.container.OutputContainer:
-        container = av.open(str(self.path), "w", format="mp4", options={"movflags": flags})
+        # Flushed, or a crash would lose up to 256 kB more, which is ten seconds of a calm picture.
+        options = {"movflags": flags, "flush_packets": "1"}
+        container = av.open(str(self.path), "w", format="mp4", options=options)
         container.metadata["comment"] = "AI avatar made with Standin"
         container.metadata["title"] = self._title or self.path.stem
         self._video = container.add_stream("libx264", rate=self._canvas.fps, options=self._options)
