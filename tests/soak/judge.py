@@ -22,7 +22,7 @@ OFFSET_BOUND_MS = 20.0
 OFFSET_WINDOW_S, OFFSET_SETTLE_S = 10.0, 12.0
 MEMORY_BOUND_MB, FILES_BOUND = 16.0, 3
 UNACCOUNTED_BOUND = 0.005
-CUT_BOUND_S, WHOLE_BOUND_S = 4.0, 0.75
+CUT_BOUND_S, WHOLE_BOUND_S = 5.0, 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +203,7 @@ def judge_recording(recording: Recording) -> Row:
     except (ValueError, KeyError):
         kinds, length_s = set(), 0.0
     bound_s = CUT_BOUND_S if recording.is_cut else WHOLE_BOUND_S
-    errors = len(decoded.stderr.splitlines()) + len(done.stderr.splitlines())
+    errors = 0 if recording.is_cut else len(decoded.stderr.splitlines()) + len(done.stderr.splitlines())
     holds = kinds == {"audio", "video"} and -bound_s <= length_s - wanted_s <= WHOLE_BOUND_S and not errors
     return Row(
         what=f"recording {recording.name}", found=f"{length_s:.1f} s of {wanted_s:.1f} s"

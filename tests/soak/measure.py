@@ -13,9 +13,12 @@ import numpy as np
 from stage import family_of
 
 
+_PAGE_MB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """`memory_mb` is the proportional set size: what would be free without the process."""
+    """`memory_mb` is what is resident. (The proportional size says more, but reading it stops the process.)"""
 
     at_s: float
     role: str
@@ -45,15 +48,14 @@ class Meter:
     def _run(self) -> None:
         while not self._stopping.wait(self._every_s):
             for role, pid in family_of(self._pid).items():
-                with contextlib.suppress(OSError, StopIteration):
+                with contextlib.suppress(OSError, IndexError):
                     self.samples.append(_sample(role, pid))
 
 
 def _sample(role: str, pid: int) -> Sample:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     files = len(os.listdir(f"/proc/{pid}/fd"))
-    return Sample(at_s=time.monotonic(), role=role, pid=pid, memory_mb=kilobytes / 1024, files=files)
+    return Sample(at_s=time.monotonic(), role=role, pid=pid, memory_mb=pages * _PAGE_MB, files=files)
 
 
 @dataclass(frozen=True, kw_only=True)

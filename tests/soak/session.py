@@ -17,12 +17,12 @@ from faults import Fault, Faults
 from measure import Meter, Sample
 from stage import CannotRun, Stage, family_of
 
-WIDTH, HEIGHT, FPS = 1280, 720, 25
+WIDTH, HEIGHT, FPS = 640, 360, 25
 _OVERHEAD_S = 30.0
 _WINDOW_SHARE, _LEAST_WINDOW_S = 0.15, 55.0
 _ROUND_S = 480.0
 _SHORT_S = 400.0
-_DISK_MB = 2000
+_DISK_MB, _DISK_MB_A_MINUTE = 60, 20
 _READY_S = 60.0
 _SETTLE_S = 4.0
 _END_S = 20.0
@@ -100,7 +100,8 @@ class Soak:
         """A file system of the run's own that may be filled up; root only."""
         disk = self.folder / "disk"
         disk.mkdir()
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={_DISK_MB}m", "none", str(disk)]
+        size_mb = round(_DISK_MB + _DISK_MB_A_MINUTE * self.minutes)
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "none", str(disk)]
         try:
             subprocess.run(mount, check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError):
@@ -117,7 +118,7 @@ class Soak:
         with (self.folder / "live.err").open("wb") as errors:
             product = self._stage.start_python(
                 "product.py", "live", "--portrait", "sample:", "--generator", "slow", "--mic", "fakemic",
-                "--gate", "off", "--voice-out", "virtual", "--camera-backend", "pipewire", "--fill", "crop",
+                "--gate", "off", "--canvas", f"{WIDTH}x{HEIGHT}", "--voice-out", "virtual", "--camera-backend", "pipewire", "--fill", "crop",
                 "--record", str(path), "--json", "--stats", str(self.folder / "live.json"),
                 stdout=subprocess.PIPE, stderr=errors,
             )  # fmt: skip

@@ -35,8 +35,10 @@ load-module module-null-sink sink_name=mic_feed rate=48000 channels=1
 load-module module-remap-source master=mic_feed.monitor source_name=fakemic
 load-module module-null-sink sink_name=fakeout rate=48000 channels=2
 set-default-sink fakeout
-set-default-source fakemic
+set-default-source fakeout.monitor
 """
+"""The server moves who listens to a source that goes away to the default one, which is silent here."""
+
 _ALSA = """</usr/share/alsa/alsa.conf>
 pcm.!default { type pulse }
 ctl.!default { type pulse }

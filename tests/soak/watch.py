@@ -114,8 +114,9 @@ def hear(path: Path, source: str) -> None:
 
 
 def _note_clicks(recording, log) -> None:
+    """Until the connection ends, or there are none any more: then the source is another one than was wanted."""
     quiet_s = 0.0
-    while True:
+    while quiet_s < _GIVE_UP_S:
         samples, at_s = recording.read()
         loud = np.flatnonzero(np.abs(samples[:, 0]) > _LOUD)
         if len(loud) and quiet_s > _QUIET_S:

@@ -28,6 +28,7 @@ gate = "off"
 has_voice_out = true
 voice_out = "standin:virtual"
 fill = "crop"
+canvas = "640x360"
 camera_backend = "pipewire"
 """
 
