@@ -97,7 +97,8 @@ class Doorway:
             self._thread.join(2.0)
         if self._channel is not None:
             self._channel.close()
-        self._listener.close()
+        with contextlib.suppress(FileNotFoundError):  # somebody has cleared the folder
+            self._listener.close()
 
     def _accept(self) -> None:
         while not self._is_closing:

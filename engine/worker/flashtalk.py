@@ -8,14 +8,14 @@ import os
 from typing import Any
 
 from engine.errors import UsageError
-from engine.generators.base import GeneratorSpec, Progress
+from engine.generators.base import Progress
 from engine.generators.flashtalk.options import FlashTalkOptions, find_checkpoint, takes_flashtalk_options
-from engine.media import ChunkSpec, Notice, Portrait
+from engine.media import Notice, Portrait
 from engine.model_store.checkpoint import CheckpointReport
 from engine.model_store.gpu_memory import rank_memory
 from engine.worker.generator import RankedGenerator
 from engine.worker.gpus import GpuChoice, choose_gpus_for, list_gpus
-from engine.worker.group import GroupSettings
+from engine.worker.group_settings import GroupSettings
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +51,7 @@ class RankedFlashTalk(RankedGenerator):
                 seed=seed,
                 fps=self._options.fps,
                 options=tuple(self._options.as_dict().items()),
-                spec=GeneratorSpec(
-                    name="flashtalk",
-                    width=self._shape.width,
-                    height=self._shape.height,
-                    chunk=ChunkSpec(fps=self._shape.fps, frames=self._shape.new_frames),
-                    follows_canvas=False,
-                ),
+                spec=self._options.spec,
                 ranks=1 if ranks is None else ranks,
                 gpus=str(gpus).strip(),
                 ranks_at=os.path.expanduser(str(ranks_at)),
@@ -79,13 +73,13 @@ class RankedFlashTalk(RankedGenerator):
         return [*notices, *(Notice(code="gpus.warning", message=warning) for warning in warnings)]
 
     def _decided(self) -> GroupSettings:
-        """With the GPUs that are best now."""
+        """With the GPUs that are best now; without any, the ranks must leave the processor to the camera."""
         settings = super()._decided()
         if settings.ranks_at or not self._gpus_wanted:
-            return dataclasses.replace(settings, gpus="")
+            return dataclasses.replace(settings, gpus="", is_background=_is_cpu(self._options.device))
         self._choice = self._chosen(find_checkpoint(*self._options.folders))
         if self._choice is None:
-            return settings
+            return dataclasses.replace(settings, is_background=_is_cpu(self._options.device))
         logger.info("%s", self._choice.sentence)
         return dataclasses.replace(settings, ranks=self._choice.plan.world, gpus=self._choice.cuda_visible_devices)
 
@@ -103,6 +97,10 @@ class RankedFlashTalk(RankedGenerator):
                 f"{self._ranks} ranks cannot use {choice.plan.world} GPUs.", hint="Name as many GPUs as ranks."
             )
         return choice
+
+
+def _is_cpu(device: str) -> bool:
+    return device == "cpu" or (device == "auto" and not list_gpus())
 
 
 def _gpus_wanted(gpus: str, ranks: int | None, device: str) -> str:

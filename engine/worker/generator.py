@@ -10,7 +10,8 @@ from collections.abc import Callable
 from engine.errors import GeneratorError, UsageError
 from engine.generators.base import FrameWriter, GeneratorSpec, Progress
 from engine.media import AudioChunk, Notice, Portrait
-from engine.worker.group import GroupSettings, RankProcesses
+from engine.worker.group import RankProcesses
+from engine.worker.group_settings import GroupSettings
 
 _stream_numbers = itertools.count(1)
 

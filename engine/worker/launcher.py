@@ -49,10 +49,12 @@ class Launch(Protocol):
 
 
 class LocalRanks:
-    """`ranks` processes on this machine; `gpus` as in CUDA_VISIBLE_DEVICES, empty for all. They are gone when this
-    process is, whatever way it ends."""
+    """`ranks` processes on this machine; `gpus` as in CUDA_VISIBLE_DEVICES, empty for all; the rest as in
+    `GroupSettings`. They are gone when this process is, whatever way it ends."""
 
-    def __init__(self, *, ranks: int, gpus: str, timeout_s: float, load_timeout_s: float) -> None:
+    def __init__(
+        self, *, ranks: int, gpus: str, timeout_s: float, load_timeout_s: float, still_s: float, is_background: bool
+    ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="standin-ranks-", dir=_short_folder()))
         self._fault: Fault | None = None
         self._is_over = threading.Event()
@@ -66,6 +68,8 @@ class LocalRanks:
             "gpus": gpus,
             "timeout_s": timeout_s,
             "load_timeout_s": load_timeout_s,
+            "still_s": still_s,
+            "is_background": is_background,
         }
         self._log = self._folder / "supervisor.log"
         with self._log.open("wb") as log:
@@ -78,6 +82,7 @@ class LocalRanks:
                 env=os.environ | {KEY_VARIABLE: key.hex()},
                 # An interrupt from the keyboard is the engine's alone: it ends the ranks in its own order.
                 start_new_session=sys.platform != "win32",
+                creationflags=_below_normal() if is_background else 0,
             )
         self._listener = threading.Thread(target=self._listen, name="ranks-reports", daemon=True)
         self._listener.start()
@@ -166,6 +171,11 @@ class AwaitedRanks:
     def end(self) -> None:
         """They end by themselves when their line does."""
         self._door.close()
+
+
+def _below_normal() -> int:
+    """A lower priority at the start, where the supervisor could not take one itself: Windows."""
+    return getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0)
 
 
 def _short_folder() -> str | None:

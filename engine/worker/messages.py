@@ -13,7 +13,7 @@ from engine import errors
 from engine.errors import GeneratorError, ProtocolError, StandinError
 from engine.media import AudioChunk, Notice, Portrait
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 MAX_MESSAGE_BYTES = 1 << 20
 
 
@@ -171,6 +171,10 @@ class Working(Message, frozen=True, tag="working"):
     unit: str = ""
 
 
+class Beat(Message, frozen=True, tag="beat"):
+    """All ranks are there; comes at least once a second while the first chunk of a stream is made."""
+
+
 class NoticeData(Message, frozen=True):
     """A `Notice`."""
 
@@ -201,7 +205,7 @@ class Refused(Message, frozen=True, tag="refused"):
     fault: Fault
 
 
-ToEngine = Union[Hello, Opened, Working, FrameReady, Done, Refused, Fault]
+ToEngine = Union[Hello, Opened, Working, Beat, FrameReady, Done, Refused, Fault]
 
 _encoder = msgspec.msgpack.Encoder()
 _decoders = {kind: msgspec.msgpack.Decoder(kind) for kind in (ToRank, ToEngine, RankCommand)}

@@ -16,18 +16,21 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, PContext, Std, start_processes
 
 from engine.worker import faults
 from engine.worker.messages import Fault, fault_of
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing import PContext
 
 _LOOK_EVERY_S = 0.1
 _KILL_WITHIN_S = 5
 _ENGINE_GONE = 3
 _TAIL_CHARACTERS = 2000
+_BACKGROUND_NICE = 10
 _LOOPBACK = {"linux": "lo", "darwin": "lo0"}
 
 
@@ -36,6 +39,8 @@ def main(config: dict[str, Any]) -> int:
     report = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints must not reach the reports
     logging.basicConfig(level=logging.INFO)
+    if config["is_background"]:
+        _give_way()
     engine_gone = threading.Event()
     threading.Thread(target=_watch_engine, args=(engine_gone,), name="engine-watch", daemon=True).start()
     ranks: PContext | None = None
@@ -44,6 +49,7 @@ def main(config: dict[str, Any]) -> int:
         _say(report, started={str(rank): pid for rank, pid in ranks.pids().items()})
         fault = _watch(ranks, engine_gone)
         _say(report, **({"done": True} if fault is None else {"fault": msgspec.to_builtins(fault)}))
+        engine_gone.wait()  # the engine's door is in the folder: it hangs up when it has closed that
         return 0 if fault is None else 1
     finally:
         if ranks is not None:
@@ -52,6 +58,8 @@ def main(config: dict[str, Any]) -> int:
 
 
 def _start(config: dict[str, Any]) -> PContext:
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std, start_processes
+
     count = config["ranks"]
     folder = Path(config["folder"])
     arguments = (
@@ -60,6 +68,7 @@ def _start(config: dict[str, Any]) -> PContext:
         "--store", str(folder / "store"),
         "--timeout-s", str(config["timeout_s"]),
         "--load-timeout-s", str(config["load_timeout_s"]),
+        "--still-s", str(config["still_s"]),
     )  # fmt: skip
     return start_processes(
         name="ranks",
@@ -87,6 +96,18 @@ def _environment(rank: int, count: int, gpus: str) -> dict[str, str]:
     if "OMP_NUM_THREADS" not in os.environ:
         environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // count))
     return environment
+
+
+def _give_way() -> None:
+    """Before torch is loaded, and for the ranks too, which inherit it: the processors are the camera's first.
+
+    On Linux desktops the scheduler shares them between sessions first, of which the ranks are one of their own, so
+    that this one must give way, too (sched(7), "The autogroup feature")."""
+    if sys.platform == "win32":
+        return  # it was started with a lower priority
+    os.nice(_BACKGROUND_NICE)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(_BACKGROUND_NICE))
 
 
 def _watch_engine(gone: threading.Event) -> None:

@@ -1,100 +1,126 @@
-"""A live session whose ranks fail: the camera has its frames all the time, and the picture comes back by itself."""
+"""One live session whose ranks fail in every way: the camera has its frames all the time, the puppet goes on with the
+first frame that is missing, and the ranks' picture comes back by itself. Every frame and every tick is accounted for.
+
+A busy machine may miss ticks and hold pictures; it may not miss one that is not counted. `pytest -s` prints the rate.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
+import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from engine.generators import factory
 from engine.generators.base import GeneratorSpec
 from engine.media import ChunkSpec
-from engine.protocol.messages import Noticed, SessionState, StateChanged
+from engine.protocol.messages import Noticed, Progressed, SessionState, StateChanged
 from engine.settings import CameraSettings, CanvasSettings, GeneratorSettings, SessionSettings
 from engine.sinks import virtual_camera
-from engine.stream import pace_memory
+from engine.sinks.mailbox import Mailbox
+from engine.stream import pace_memory, patience
 from engine.stream.broadcast import Broadcast
+from engine.stream.frame_queue import FrameQueue
+from engine.stream.graph import Graph
+from engine.worker import fate
 from engine.worker.generator import RankedGenerator
-from engine.worker.group import GroupSettings
+from engine.worker.group_settings import GroupSettings
 
 pytest.importorskip("torch", reason="ranks are torch processes")
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = GeneratorSpec(name="test", width=16, height=8, chunk=ChunkSpec(fps=25, frames=4), follows_canvas=False)
+MARK = "STANDIN_TEST_OF_LIVE_RANKS"
+FPS, SAMPLES_PER_FRAME = 25, 640
+WAITS_S = (0.05, 0.1, 0.2, 0.3)
+TIMEOUT_S = 3.0
+STANDS_IN = "The generator failed; the puppet stands in while it starts again."
 
 
 class Camera:
-    """Remembers the numbers of the ticks whose frames it got."""
+    """Notes every frame that leaves: its tick, the generator's number, when, and what the ranks painted (else None)."""
 
     name, backend, device, label = "camera", "test", "a", "A"
 
     def __init__(self) -> None:
-        self.ticks: list[int] = []
+        self.sent: list[tuple[int, int, float, int | None]] = []
 
     def open(self, canvas) -> None:
         pass
 
     def send(self, frame) -> None:
-        self.ticks.append(frame.tick)
+        row = frame.image[180, 100:540]  # all of one grey: no puppet
+        grey = int(row[0, 0]) if (row == row[0, 0]).all() else None
+        self.sent.append((frame.tick, frame.frame, time.monotonic(), grey))
 
     def close(self) -> None:
         pass
 
 
-@pytest.fixture
-def made(tmp_path, monkeypatch):
-    """The generators in ranks, of which the last is the one that runs; the puppet stands in for them."""
-    generators = []
+class Session:
+    """Live with two ranks, and all that is known of it. `folder` is where its ranks look for trouble."""
 
-    def ranked(*, seed, fps):
-        options = (("folder", str(tmp_path)),)
-        settings = GroupSettings(
-            generator="rank_generators:Summing", seed=seed, fps=fps, options=options, spec=SPEC, ranks=2, timeout_s=3.0
-        )
-        generators.append(RankedGenerator(settings))
-        return generators[-1]
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.made: list[RankedGenerator] = []
+        self.camera = Camera()
+        self.events: list[tuple[float, object]] = []
+        self.committed: list[tuple[int, str, int]] = []
+        """Frames in the order in which they were made: number, generator, samples skipped until then."""
+        self.graph: Graph | None = None
+        self.box: Mailbox | None = None
 
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests" / "fixtures"), str(ROOT)]))
-    monkeypatch.setitem(sys.modules, "ranked_generators", SimpleNamespace(ranked=ranked))
-    monkeypatch.setitem(factory._GENERATORS, "test", "ranked_generators:ranked")
-    monkeypatch.setitem(factory._STANDBY, "test", "puppet")
-    monkeypatch.setattr(pace_memory, "cache_folder", lambda: tmp_path / "cache")
-    return generators
-
-
-@pytest.fixture
-def camera(monkeypatch):
-    only = Camera()
-    monkeypatch.setattr(virtual_camera, "open_camera", lambda settings: only)
-    return only
-
-
-class Live:
-    """A session, and what it tells."""
-
-    def __init__(self) -> None:
-        self.events: list = []
+    def start(self) -> None:
         settings = SessionSettings(
             portrait="sample:",
             generator=GeneratorSettings(name="test"),
             canvas=CanvasSettings(width=640, height=360, fill="solid"),
             camera=CameraSettings(),
         )
-        self.broadcast = Broadcast(settings, self.events.append)
+        self.broadcast = Broadcast(settings, lambda event: self.events.append((time.monotonic(), event)))
         self.broadcast.start()
+        self.until_ranks_show()
+
+    def ranked(self, *, seed, fps) -> RankedGenerator:
+        settings = GroupSettings(
+            generator="rank_generators:Summing",
+            seed=seed,
+            fps=fps,
+            options=(("folder", str(self.folder)),),
+            spec=SPEC,
+            ranks=2,
+            timeout_s=TIMEOUT_S,
+            is_background=True,
+        )
+        self.made.append(RankedGenerator(settings))
+        return self.made[-1]
 
     @property
-    def states(self) -> list[SessionState]:
-        return [event.state for event in self.events if isinstance(event, StateChanged)]
+    def pids(self) -> dict[int, int]:
+        """Of the newest ranks."""
+        return next((made.pids for made in reversed(self.made) if made.pids), {})
+
+    def states(self) -> list[tuple[float, SessionState]]:
+        return [(at_s, event.state) for at_s, event in list(self.events) if isinstance(event, StateChanged)]
 
     def errors(self) -> list[str]:
-        return [event.reason.message for event in self.events if isinstance(event, Noticed) and event.is_error]
+        """Sentences that told of something wrong."""
+        events = [event for _, event in list(self.events)]
+        return [event.reason.message for event in events if isinstance(event, Noticed) and event.is_error]
+
+    def loads_s(self) -> list[float]:
+        """When ranks were begun to be started."""
+        told = [(at_s, event) for at_s, event in list(self.events) if isinstance(event, Progressed)]
+        before = ["", *(event.stage for _, event in told[:-1])]
+        return [at_s for (at_s, event), stage in zip(told, before, strict=True) if event.stage == "ranks" != stage]
 
     def until(self, condition, timeout_s: float = 100.0) -> None:
         deadline = time.monotonic() + timeout_s
@@ -102,46 +128,242 @@ class Live:
             assert time.monotonic() < deadline, self.events[-5:]
             time.sleep(0.02)
 
-    def until_ranks_show(self, times: int) -> None:
-        """The ranks have taken over for the `times`th time, and have been shown for a while."""
-        self.until(lambda: self.states.count(SessionState.LIVE) == times)
-        presented = self.broadcast.stats().presented
-        self.until(lambda: self.broadcast.stats().presented > presented + 20)
-        assert self.broadcast.stats().generator == "test"
+    def until_ranks_show(self) -> None:
+        self.until(lambda: self.states()[-1][1] is SessionState.LIVE)
+        seen = len(self.camera.sent)
+        self.until(lambda: sum(grey is not None for *_, grey in self.camera.sent[seen:]) >= 10)
+
+    def trouble(self, text: str) -> None:
+        (self.folder / "trouble").write_text(text)
+
+    def no_trouble(self) -> None:
+        (self.folder / "trouble").unlink()
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    """Started once, because ranks take seconds to start; the port that ranks of several machines use is taken."""
+    folder = tmp_path_factory.mktemp("live")
+    live = Session(folder)
+    with (
+        tempfile.TemporaryDirectory(prefix="ranks-") as place,  # short: a socket's path has little room
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests" / "fixtures"), str(ROOT)]))
+        patch.setenv(MARK, place)
+        patch.setattr(tempfile, "tempdir", place)
+        patch.setitem(sys.modules, "ranked_generators", SimpleNamespace(ranked=live.ranked))
+        patch.setitem(factory._GENERATORS, "test", "ranked_generators:ranked")
+        patch.setitem(factory._STANDBY, "test", "puppet")
+        patch.setattr(pace_memory, "cache_folder", lambda: folder / "cache")
+        patch.setattr(virtual_camera, "open_camera", lambda settings: live.camera)
+        patch.setattr(patience, "_WAIT_S", WAITS_S)
+        patch.setattr(fate, "_REASON_S", 20.0)  # on a busy machine, too, the true reason is to be told
+        _watch(live, patch)
+        live.place = place
+        live.start()
+        yield live
+        live.broadcast.stop()
+
+
+def _watch(live: Session, patch) -> None:
+    """Look over the shoulders of the session's own parts."""
+    go_live, commit, close = Graph.go_live, FrameQueue.commit, Mailbox.close
+
+    def watched_go_live(graph, *arguments):
+        live.graph = graph
+        go_live(graph, *arguments)
+
+    def watched_commit(queue, frame):
+        commit(queue, frame)
+        if live.graph is not None and queue is live.graph.queue:
+            runner = live.graph.runner
+            live.committed.append((frame, runner.scene.generator.spec.name, runner.skipped_samples))
+
+    def watched_close(box, *arguments):
+        live.box = box if box.sink is live.camera else live.box
+        return close(box, *arguments)
+
+    patch.setattr(Graph, "go_live", watched_go_live)
+    patch.setattr(FrameQueue, "commit", watched_commit)
+    patch.setattr(Mailbox, "close", watched_close)
+
+
+# ------------------------------------------------------------------------------------------------------- what is left
+
+
+def _family(session) -> list[str]:
+    """Command lines of this test's processes but this one and Python's own resource tracker."""
+    found = [
+        " ".join(process.info["cmdline"] or ())
+        for process in psutil.process_iter(["cmdline", "environ"])
+        if process.pid != os.getpid() and (process.info["environ"] or {}).get(MARK) == session.place
+    ]
+    return [text for text in found if "resource_tracker" not in text]
+
+
+def _held() -> tuple[int, int, int]:
+    """Descriptors, threads and shared segments of this process."""
+    own, maps = psutil.Process(), Path("/proc/self/maps")
+    segments = sum("psm_" in line for line in maps.read_text().splitlines()) if maps.exists() else 0
+    return own.num_handles() if sys.platform == "win32" else own.num_fds(), own.num_threads(), segments
+
+
+def _only_one_group(session) -> bool:
+    """Whether nothing but the ranks that run is there: two, who watches them, and their folder."""
+    return len(_family(session)) == 3 and len(os.listdir(session.place)) == 1
+
+
+# ----------------------------------------------------------------------------------------------------------- troubles
+
+
+def _kill(session) -> None:
+    os.kill(session.pids[1], signal.SIGKILL)
+
+
+def _stop(session) -> None:
+    os.kill(session.pids[0], signal.SIGSTOP)
+
+
+def _raise(session) -> None:
+    session.trouble("1 raise any")
+
+
+def _run_out_of_memory(session) -> None:
+    session.trouble("0 memory any")
+
+
+@pytest.mark.parametrize(
+    ("cause", "says"),
+    [
+        (_kill, "Rank 1 was killed."),
+        (_raise, "Rank 1 stopped because of an internal error: a bug in rank code."),
+        (_run_out_of_memory, "Rank 0 ran out of memory."),
+        (_stop, "One of the ranks has not answered for 3 seconds."),
+    ],
+)
+def test_a_rank_in_trouble(session, cause, says):
+    session.until_ranks_show()
+    shown, pids, told = len(session.committed) - 1, session.pids, len(session.errors())
+    cause(session)
+    session.until(lambda: len(session.errors()) > told)
+    (session.folder / "trouble").unlink(missing_ok=True)
+    session.until_ranks_show()
+    assert session.errors()[told:] == [says], "one sentence"
+    assert not set(pids.values()) & set(session.pids.values()), "the group is replaced as a whole"
+    session.until(lambda: _only_one_group(session))
+    fallback = [event for _, event in session.events if getattr(event, "state", None) is SessionState.FALLBACK][-1]
+    assert fallback.reason.message == STANDS_IN
+    makers = [maker for _, maker, _ in session.committed[shown:]]
+    assert [maker for maker, then in pairwise([*makers, ""]) if maker != then] == ["test", "puppet", "test"]
+
+
+def test_another_checkpoint_on_one_rank_when_the_group_is_replaced(session):
+    """Nothing is shown of such a group, and the next one is begun by itself."""
+    session.until_ranks_show()
+    told, shown = len(session.errors()), len(session.committed) - 1
+    session.trouble("1 disagree prepare")
+    _kill(session)
+    session.until(lambda: len(session.errors()) >= told + 2)
+    assert {maker for _, maker, _ in session.committed[-5:]} == {"puppet"}
+    session.no_trouble()
+    session.until_ranks_show()
+    wrong = "Not all ranks have the same model files: rank 1 differs from rank 0."
+    assert session.errors()[told:] == ["Rank 1 was killed.", *[wrong] * (len(session.errors()) - told - 1)]
+    makers = [maker for _, maker, _ in session.committed[shown:]]
+    assert [maker for maker, then in pairwise([*makers, ""]) if maker != then] == ["test", "puppet", "test"]
+
+
+def test_a_taken_rendezvous_port_is_of_no_account(session):
+    """It has been taken all the time: ranks of one machine meet in a file, and gloo's ports are the system's choice."""
+    session.until_ranks_show()
+    for pid in session.pids.values():
+        doors = [door for door in psutil.Process(pid).net_connections(kind="inet") if door.status == psutil.CONN_LISTEN]
+        assert {door.laddr.ip for door in doors} <= {"127.0.0.1", "::1"}
+        assert int(os.environ["MASTER_PORT"]) not in {door.laddr.port for door in doors}
 
 
 @pytest.mark.slow
-def test_ranks_fail_in_many_ways_and_the_camera_never_waits(made, camera, tmp_path):
-    live = Live()
-    try:
-        live.until_ranks_show(times=1)
-        _killed(live, made)
-        live.until_ranks_show(times=2)
-        _stopped(live, made)
-        live.until_ranks_show(times=3)
-        stats = live.broadcast.stats()
-    finally:
-        live.broadcast.stop()
-    assert live.errors() == ["Rank 1 was killed.", "One of the ranks has not answered for 3 seconds."]
-    waits = [after - before for before, after in pairwise(camera.ticks)]
-    assert max(waits) < 25, "in ticks of 40 ms: a rank that hangs is waited for three seconds, the camera is not"
-    assert stats.presented + stats.held >= 0.9 * stats.ticks
-    for event in live.events:
-        if isinstance(event, StateChanged) and event.reason.code == "session.fallback":
-            assert event.reason.message == "The generator failed; the puppet stands in while it starts again."
+@pytest.mark.timeout(600)
+def test_ten_kills_in_a_row_leave_nothing_behind(session):
+    """Of ranks that start, load and run, of either of them and of the process that watches them."""
+    session.until_ranks_show()
+    held, memory = [], []
+    for kill in range(10):
+        pids, told = session.pids, len(session.errors())
+        victim = psutil.Process(pids[kill % 2])
+        (victim.parent() if kill == 8 else victim).kill()
+        session.until(lambda pids=pids: session.pids != pids and _is_there(session, pids))
+        assert len(session.errors()) == told + 1, "one sentence"
+        if kill % 3 == 0:
+            session.until_ranks_show()
+            session.until(lambda: _only_one_group(session))
+            held.append(_settled())
+            memory.append(psutil.Process().memory_info().rss)
+    assert held[-1] == held[0]
+    assert memory[-1] - memory[0] < 6_000_000
+    assert session.errors()[-1] in ("Rank 1 was killed.", "Rank 0 was killed.")
 
 
-def _killed(live, made) -> None:
-    os.kill(made[-1].pids[1], signal.SIGKILL)
-    live.until(lambda: live.states[-1] is SessionState.FALLBACK)
-    presented = live.broadcast.stats().presented
-    live.until(lambda: live.broadcast.stats().presented > presented + 10)
-    assert live.broadcast.stats().generator == "puppet"
+def _is_there(session, before) -> bool:
+    return len(session.pids) == 2 and not set(session.pids.values()) & set(before.values())
 
 
-def _stopped(live, made) -> None:
-    """It is there, and says nothing."""
-    os.kill(made[-1].pids[0], signal.SIGSTOP)
-    ticks = live.broadcast.stats().ticks
-    live.until(lambda: live.states[-1] is SessionState.FALLBACK)
-    live.until(lambda: live.broadcast.stats().ticks > ticks + 100)
+def _settled() -> tuple[int, int, int]:
+    """What is held, once that does not change any more."""
+    held = _held()
+    while True:
+        time.sleep(0.3)
+        before, held = held, _held()
+        if held == before:
+            return held
+
+
+# --------------------------------------------------------------------------------------------------------- accounting
+
+
+def test_every_tick_and_every_frame_is_accounted_for(session, capsys):
+    """The last test: of all that came before."""
+    session.until_ranks_show()
+    session.broadcast.stop()
+    _frames_are_made_once_and_in_order(session.committed)
+    _failures_are_waited_after(session)
+    pacer, queue, runner = session.graph.pacer, session.graph.queue, session.graph.runner
+    sent, lost = session.camera.sent, session.box.stats().dropped
+    blank = pacer.ticks - pacer.presented - pacer.held - pacer.late
+    ticks = [tick for tick, *_ in sent]
+    assert ticks == sorted(set(ticks)) and blank <= 2
+    assert len(sent) + lost == pacer.presented + pacer.held, "a picture for every tick"
+    numbers = [frame for _, frame, *_ in sent]
+    missing = numbers[-1] + 1 - len(set(numbers))
+    counted = pacer.dropped + queue.dropped + runner.skipped_samples // SAMPLES_PER_FRAME
+    assert numbers == sorted(numbers) and counted <= missing <= counted + lost
+    repeated = len(numbers) - len(set(numbers))
+    assert pacer.held - lost <= repeated <= pacer.held
+    greys = {(grey - frame) % 256 for _, frame, _, grey in sent if grey is not None}
+    assert len(greys) == 1, "what the ranks painted is shown under its own number"
+    seconds = sent[-1][2] - sent[0][2]
+    rate = (ticks[-1] - ticks[0]) / seconds
+    assert abs(rate - FPS) < FPS * 1.0 / seconds, "deadlines are the clock's: at most a second late at either end"
+    with capsys.disabled():
+        print(
+            f"\n{seconds:.1f} s, {len(session.errors())} failures: {len(sent) / seconds:.2f} pictures a second; "
+            f"{pacer.ticks} ticks, {pacer.late} late, {pacer.held} held, {lost} lost at the sink, {counted} skipped"
+        )
+
+
+def _frames_are_made_once_and_in_order(committed) -> None:
+    """Whoever makes a frame makes the one after the last, or the time between has been counted as skipped."""
+    for (frame, _, skipped), (then, _, skipped_then) in pairwise(committed):
+        assert then - frame == 1 + (skipped_then - skipped) // SAMPLES_PER_FRAME
+
+
+def _failures_are_waited_after(session) -> None:
+    """With patience that grows: no load begins sooner after a failure than the failures before it allow."""
+    failed_s = [at_s for at_s, event in session.events if isinstance(event, Noticed) and event.is_error]
+    begun_s = session.loads_s()
+    assert len(begun_s) == len(failed_s) + 1
+    for index, (failure_s, next_s) in enumerate(zip(failed_s, begun_s[1:], strict=True)):
+        assert next_s - failure_s >= WAITS_S[min(index, len(WAITS_S) - 1)]

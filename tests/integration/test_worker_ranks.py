@@ -20,9 +20,9 @@ import pytest
 from engine.errors import Cancelled, GeneratorError, ModelFilesError, PortraitError
 from engine.generators.base import GeneratorSpec
 from engine.media import AudioChunk, ChunkSpec, Portrait
-from engine.worker import group
+from engine.worker import fate
 from engine.worker.generator import RankedGenerator
-from engine.worker.group import GroupSettings
+from engine.worker.group_settings import GroupSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"
@@ -47,7 +47,7 @@ def place(monkeypatch, tmp_path):
         monkeypatch.setenv(MARK, folder)
         monkeypatch.setenv("TMPDIR", folder)
         monkeypatch.setattr(tempfile, "tempdir", folder)
-        monkeypatch.setattr(group, "_REASON_S", 20.0)  # on a busy machine, too, the true reason is to be told
+        monkeypatch.setattr(fate, "_REASON_S", 20.0)  # on a busy machine, too, the true reason is to be told
         yield folder
 
 

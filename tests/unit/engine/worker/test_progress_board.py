@@ -76,8 +76,8 @@ def test_a_rank_whose_note_stays_the_same_is_reported(monkeypatch, silent):
     monkeypatch.setattr(progress_board, "SILENT_S", 0.3)
     reported, ticks, enough = [], [], threading.Event()
 
-    def on_silent(rank):
-        reported.append(rank)
+    def on_standstill(standstill):
+        reported.append(standstill.rank)
         enough.set()
 
     def tell(working):
@@ -86,6 +86,63 @@ def test_a_rank_whose_note_stays_the_same_is_reported(monkeypatch, silent):
             enough.set()
 
     board = Board([_note(1, "model", 0.0)] * 2, silent)
-    with ProgressBoard(board, "p", tell, on_silent):
+    with ProgressBoard(board, "p", tell, on_standstill):
         enough.wait(20.0)
     assert set(reported) == set(silent)
+
+
+def _standstill(monkeypatch, others, work) -> list:
+    """What is reported while this rank does `work`, for sixty looks or until there is something."""
+    monkeypatch.setattr(progress_board, "_EVERY_S", 0.01)
+    reported, looks, enough = [], [], threading.Event()
+
+    def on_standstill(standstill):
+        reported.append(standstill)
+        enough.set()
+
+    def tell(working):
+        looks.append(working)
+        if len(looks) > 60:
+            enough.set()
+
+    with ProgressBoard(Board(others), "p", tell, on_standstill, still_s=0.2, watch_this_thread=True):
+        work(enough)
+    return reported
+
+
+def _wait(enough):
+    enough.wait(20.0)
+
+
+def _count(enough):
+    while not enough.is_set():
+        sum(range(1000))
+
+
+def _standing(**fields):
+    return msgspec.structs.replace(_note(1, "model", 0.0), still=1000, **fields)
+
+
+def test_ranks_that_all_stand_still_are_reported_with_their_places(monkeypatch):
+    (standstill, *_) = _standstill(monkeypatch, [_standing(where="ring.py:7 add")], _wait)
+    assert (standstill.rank, standstill.seconds) == (-1, 0.2)
+    assert "rank 0 stands at threading.py:" in standstill.detail
+    assert "rank 1 stands at ring.py:7 add" in standstill.detail
+
+
+def test_a_rank_that_waits_for_one_that_works_is_left_alone(monkeypatch):
+    assert _standstill(monkeypatch, [_note(1, "model", 0.0)], _wait) == []
+    assert _standstill(monkeypatch, [_standing()], _count) == []
+
+
+def test_a_rank_that_is_done_counts_for_nothing(monkeypatch):
+    assert _standstill(monkeypatch, [_standing(is_over=True)], _count) == []
+    over = msgspec.structs.replace(_note(1, "model", 0.0), is_over=True)
+    assert len(_standstill(monkeypatch, [over], _wait)) > 0
+
+
+def test_a_rank_says_when_it_is_done():
+    board = Board()
+    with ProgressBoard(board, "p"):
+        pass
+    assert msgspec.json.decode(board.notes("p")[0], type=Note).is_over
