@@ -1,7 +1,7 @@
 """Sets Standin up and starts it, on a machine that has nothing but Python.
 
     python3 packaging/bootstrap.py run             set up, then open the window (no display: the demonstration)
-    python3 packaging/bootstrap.py test [ARGS]     set up for development, then the test suite (ARGS go to pytest)
+    python3 packaging/bootstrap.py test [ARGS]     set up for development, then the test suite, or pytest with ARGS
     python3 packaging/bootstrap.py setup [--test]  the set-up alone
 
 Standard library only. This file also parses on the Pythons it refuses, so that they get a sentence and no traceback.

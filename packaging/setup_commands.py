@@ -15,6 +15,10 @@ import system_libraries
 from setup_report import SetupError, say
 
 ROOT = Path(__file__).resolve().parent.parent
+_MOST_WORKERS = 4
+"""Each takes up to 1.5 GB."""
+_PASSED, _FAILED = 0, 1
+"""How pytest ends when all tests ran."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -75,10 +79,22 @@ def run() -> int:
 
 
 def test(pytest_arguments: Sequence[str]) -> int:
-    """The whole test suite, or the part that the arguments name; pytest's own exit status."""
+    """The whole test suite, or what the arguments say; pytest's own exit status, of the first part that fails."""
     python = set_up(for_tests=True, for_window=True)
     say("running the tests")
-    return _call([str(python), "-m", "pytest", *pytest_arguments], folder=ROOT)
+    first = 0
+    for part in [pytest_arguments] if pytest_arguments else _parts(os.cpu_count() or 1):
+        status = _call([str(python), "-m", "pytest", *part], folder=ROOT)
+        first = first or status
+        if status not in (_PASSED, _FAILED):
+            break
+    return first
+
+
+def _parts(cores: int) -> list[list[str]]:
+    """Arguments of the whole suite's two runs: what may run side by side, then what lives by the clock."""
+    beside = ["-n", str(min(cores, _MOST_WORKERS)), "--max-worker-restart=0", "-m", "not serial"]
+    return [beside, ["-m", "serial"]]
 
 
 def has_display(environment: os._Environ[str] | dict[str, str], platform: str) -> bool:

@@ -1,7 +1,13 @@
-"""For every test: no display is needed, and numeric libraries leave the other cores alone."""
+"""For every test: no display is needed, and numeric libraries leave the other cores alone.
 
+With `-n` (pytest-xdist) a file's tests stay in one process, and so do all files that use groups of ranks: each process
+would start groups of its own.
+"""
+
+import functools
 import importlib.util
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +16,43 @@ import pytest
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Without an NVIDIA GPU, Triton's kernels are tried in its interpreter.
+if shutil.which("nvidia-smi") is None:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+_ROOT = Path(__file__).resolve().parents[1]
+_WITHOUT_CLOCK = (
+    "model_store/",
+    "test_parallel_costs.py",
+    "test_parallel_invariance.py",
+    "test_pipeline_manual_clock.py",
+    "test_puppet_speaks.py",
+)
+"""Of tests/integration: what a busy computer makes slower but not wrong. All the rest there is marked `serial`."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        path = item.path.as_posix().partition("/tests/integration/")[2]
+        if path and not path.startswith(_WITHOUT_CLOCK):
+            item.add_marker(pytest.mark.serial)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return _group_of(super()._split_scope(nodeid))
+
+    return Scheduling(config, log)
+
+
+@functools.cache
+def _group_of(file: str) -> str:
+    return "ranks" if "rank_pools" in (_ROOT / file).read_text(encoding="utf-8") else file
 
 
 @pytest.fixture(scope="session")

@@ -55,6 +55,27 @@ def test_status_of_the_job_is_passed_on(setup_module):
     assert commands._call([sys.executable, "-c", "import sys; sys.exit(5)"]) == 5
 
 
+@pytest.mark.parametrize(
+    ("statuses", "runs", "expected"),
+    [((0, 0), 2, 0), ((1, 0), 2, 1), ((0, 1), 2, 1), ((2, 0), 1, 2), ((0, 5), 2, 5), ((137, 0), 1, 137)],
+)
+def test_whole_suite_is_two_runs_and_one_status(setup_module, monkeypatch, statuses, runs, expected):
+    commands, ran, left = setup_module("setup_commands"), [], list(statuses)
+    monkeypatch.setattr(commands, "set_up", lambda **_: "python")
+    monkeypatch.setattr(commands, "_call", lambda command, folder: ran.append(command) or left.pop(0))
+    assert commands.test([]) == expected
+    # What the first leaves out is what the second takes.
+    assert [command[command.index("pytest") :][-1] for command in ran] == ["not serial", "serial"][:runs]
+
+
+def test_arguments_go_to_pytest(setup_module, monkeypatch):
+    commands, ran = setup_module("setup_commands"), []
+    monkeypatch.setattr(commands, "set_up", lambda **_: "python")
+    monkeypatch.setattr(commands, "_call", lambda command, folder: ran.append(command) or 0)
+    assert commands.test(["tests/unit", "-k", "canvas"]) == 0
+    assert ran == [["python", "-m", "pytest", "tests/unit", "-k", "canvas"]]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are another thing there")
 def test_job_that_dies_of_a_signal(setup_module):
     died = setup_module("setup_commands")._call([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])
