@@ -31,7 +31,7 @@ ROOT = HERE.parent.parent
 PYTHON = ROOT / ".venv" / "bin" / "python"
 BUILD_INPUTS = ("build.sh", "kernel.config")
 BUILD_TIMEOUT_S = 1500
-BOOT_TIMEOUT_S = 540
+BOOT_TIMEOUT_S = 900
 MEMORY_MB = 2560
 CAMERAS = (
     "devices=3",
@@ -49,6 +49,9 @@ PROGRAMS = {
 }
 """What the tests run, and the Debian package that brings it."""
 
+BUILD_PACKAGES = ("flex", "bison", "bc", "make", "gcc", "xz-utils", "libc6-dev", "libelf-dev")
+"""What build.sh would install by itself."""
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -64,8 +67,9 @@ def main() -> int:
     arguments, for_pytest = parser.parse_known_args()
     try:
         check_computer()
-        install_programs()
-        machine = arguments.machine or built_machine()
+        machine = arguments.machine or cache_folder() / build_key()
+        install_programs(needs_build=not is_built(machine))
+        build(machine)
         check_starts(machine)
     except CannotRun as reason:
         say(f"skipped: {reason}")
@@ -85,19 +89,22 @@ def check_computer() -> None:
         raise CannotRun("there is no environment yet: python3 packaging/bootstrap.py setup --test")
 
 
-def install_programs() -> None:
-    """Whatever of `PROGRAMS` is missing, through apt, and Chromium where that succeeds: its test skips without it."""
+def install_programs(*, needs_build: bool) -> None:
+    """Whatever is missing, through apt in one go; without Chromium where that fails: its test skips then."""
     missing = [package for program, package in PROGRAMS.items() if shutil.which(program) is None]
-    if missing:
+    if missing or needs_build:
         need_apt()
-        reason = apt_install(missing)
-        if reason:
-            raise CannotRun(f"apt could not install {', '.join(missing)}: {reason}")
+    wanted = [*missing, *(BUILD_PACKAGES if needs_build else ())]
     if not any(shutil.which(name) for name in BROWSERS) and shutil.which("apt-get"):
-        say("installing Chromium")
-        reason = apt_install(["chromium"])
+        say("installing Chromium and what else is missing")
+        reason = apt_install([*wanted, "chromium"])
+        if not reason:
+            return
+        say(f"going on without Chromium: {reason}")
+    if wanted:
+        reason = apt_install(wanted)
         if reason:
-            say(f"going on without Chromium: {reason}")
+            raise CannotRun(f"apt could not install {', '.join(wanted)}: {reason}")
 
 
 def apt_install(packages: list[str]) -> str:
@@ -122,12 +129,15 @@ def need_apt() -> None:
         raise CannotRun("it is built from Debian's packages, and this is no Debian")
 
 
-def built_machine() -> Path:
-    """The folder of the machine that belongs to today's build script; built if it is not there."""
-    folder = cache_folder() / build_key()
-    if (folder / "complete").exists():
-        return folder
-    need_apt()
+def is_built(folder: Path) -> bool:
+    """Whether build.sh has finished there."""
+    return (folder / "complete").exists()
+
+
+def build(folder: Path) -> None:
+    """Make the machine in `folder`, if it is not there yet."""
+    if is_built(folder):
+        return
     folder.mkdir(parents=True, exist_ok=True)
     say(f"building the small machine, once, in {folder}")
     started_s = time.monotonic()
@@ -141,7 +151,6 @@ def built_machine() -> Path:
     if done.returncode:
         raise CannotRun("the machine could not be built (its messages are above)")
     say(f"built in {time.monotonic() - started_s:.0f} s")
-    return folder
 
 
 def check_starts(machine: Path) -> None:

@@ -170,7 +170,7 @@ def test_a_voice_becomes_a_talking_picture_in_sync(figure, host_was_free, only_w
         sound = spoken_words()
         card = Card(sound)
         ends.callback(card.stop)
-        assert card.has_ended.wait(len(sound) / RATE_HZ + 20)
+        assert card.has_ended.wait(len(sound) / RATE_HZ + 100)
     spoken_s, heard_s, heard = card.result()
     times_s, cells = viewer.result()
     stats = json.loads(stats_path.read_text())
