@@ -154,6 +154,8 @@ class SessionSettings(Settings):
     sound: SoundSettings = SoundSettings()
     has_standby: bool = True
     """Go live at once with the generator's standby and let it take over when it is loaded; else load it first."""
+    adaptive: bool = True
+    """Make do with less while the computer is too slow for more, step by step; else keep to what was chosen."""
 
     def __post_init__(self) -> None:
         if self.fps not in FRAME_RATES:

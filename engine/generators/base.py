@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,6 +23,18 @@ class GeneratorSpec:
     chunk: ChunkSpec
     follows_canvas: bool = True
     economies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SmallerSize:
+    """A smaller picture that a generator could make instead: its `name` for people, the share of a chunk's time that it
+    takes, as far as that can be computed, and how it is asked for: with these `options`, or (for one whose size follows
+    the canvas) with less `room`, a share of the canvas's sides."""
+
+    name: str
+    cost: float
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+    room: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

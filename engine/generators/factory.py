@@ -8,7 +8,7 @@ from inspect import signature
 from typing import Any, cast
 
 from engine.errors import GeneratorError, UsageError
-from engine.generators.base import Generator, PortraitDescription, Progress
+from engine.generators.base import Generator, PortraitDescription, Progress, SmallerSize
 from engine.media import Portrait
 
 _GENERATORS = {
@@ -19,6 +19,10 @@ _STANDBY = {"flashtalk": "puppet"}
 """What is shown while a generator loads, and when it has failed: one that is ready at once and cannot."""
 
 _STAGE_BENCHES = {"flashtalk": "engine.generators.flashtalk.bench"}
+
+_SMALLER = {"flashtalk": "engine.worker.smaller"}
+_HALF = SmallerSize(name="half the size", cost=0.35, room=0.5)
+"""Of a generator that fills the room it is given; a quarter of the pixels, and what does not depend on them."""
 
 _HANDLES_OF = "puppet"
 _DESCRIBE = "engine.generators.puppet.describe"
@@ -57,6 +61,13 @@ def stage_bench_of(name: str) -> Callable[[dict[str, Any], Progress], dict[str, 
 def standby_for(name: str) -> str | None:
     """The generator that stands in for `name`, if it has one."""
     return _STANDBY.get(name)
+
+
+def smaller_sizes(name: str, options: dict[str, Any], *, follows_canvas: bool) -> list[SmallerSize]:
+    """What generator `name` could make with less work than with `options`, largest first."""
+    if name in _SMALLER:
+        return _module(name, _SMALLER[name]).smaller_sizes(options)
+    return [_HALF] if follows_canvas else []
 
 
 def _imported(name: str) -> Any:

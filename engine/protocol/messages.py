@@ -290,6 +290,21 @@ class SinkStats(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     queue_ms: float = 0.0
 
 
+class QualityStats(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the session stands on its ladder (docs/protocol.md): `step` is "full", the name of an economy or of a
+    smaller size, the standby's name, or "card"; `kind` is "full", "economy", "smaller", "standby" or "card". `reason`
+    is the sentence of the last change, `changes` how many there have been. `chunk_ms` is what nine of ten chunks stay
+    below lately, of the `budget_ms` that there are for one, and `margin_ms` by how much the last one was early."""
+
+    step: str = "full"
+    kind: str = "full"
+    reason: str = ""
+    changes: int = 0
+    chunk_ms: float = 0.0
+    budget_ms: float = 0.0
+    margin_ms: float = 0.0
+
+
 class Stats(Event, tag="stats"):
     """A snapshot, several times a second. Counters run since the session went live; times are in ms.
 
@@ -300,7 +315,7 @@ class Stats(Event, tag="stats"):
     `latency_ms` is measured, from the capture of a frame's first sample to its hand-over; `delay_ms` is the promised
     one. `av_offset_ms` is voice against picture at hand-over: positive means that the sound comes early. `gate_dbfs` is
     where the noise gate opens, null without one; with one, `is_speaking` says that it is open. `is_talking` says that
-    the push-to-talk key is down.
+    the push-to-talk key is down. `quality` says what the picture makes do with on a computer that is too slow.
     """
 
     time_s: float = 0.0
@@ -328,6 +343,7 @@ class Stats(Event, tag="stats"):
     frame_queue_ms: float = 0.0
     voice_queue_ms: float = 0.0
     sinks: dict[str, SinkStats] = {}
+    quality: QualityStats = QualityStats()
 
 
 class AudioDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

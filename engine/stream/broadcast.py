@@ -1,5 +1,8 @@
 """One live run: builds the graph of source, generator, pacer and sinks, and owns its threads from start to stop."""
 
+# pyright: reportPrivateUsage=false
+# `_SessionStage` below is a part of the session.
+
 from __future__ import annotations
 
 import logging
@@ -24,9 +27,11 @@ from engine.settings import (
     VoiceOutSettings,
 )
 from engine.sinks.recorder import Recorder
+from engine.stream.adaptation import Adaptation
 from engine.stream.director import Director, Stage
 from engine.stream.graph import Graph
 from engine.stream.outputs import Outputs, find_camera
+from engine.stream.pace import Pace
 from engine.stream.reporter import Emit, ReportedProgress, Reporter
 from engine.stream.runner import GeneratorRunner
 from engine.stream.session_sound import SessionSound
@@ -61,7 +66,8 @@ class Broadcast:
         self._sound = SessionSound(settings, self._clock, self._reporter)
         form = CanvasFormat(width=settings.canvas.width, height=settings.canvas.height, fps=settings.fps)
         self._outputs = Outputs(form, self._reporter, self._sound.let_record)
-        self._stage = _SessionStage(self._reporter, self._presented)
+        self._adaptation: Adaptation | None = None
+        self._stage = _SessionStage(self)
         progress = ReportedProgress(self._reporter, self._cancelled)
         self._director = Director(settings, self._stage, progress, self._stopping)
 
@@ -109,6 +115,7 @@ class Broadcast:
         if settings.recording:
             recorder = Recorder(settings.recording, may_replace=settings.may_replace_recording)
         graph = self._graph = self._graph_for(self._director.open())
+        self._adaptation = Adaptation(graph.runner, graph.pacer, self._director, self._reporter)
         self._sound.attach(graph, settings)
         if settings.has_preview:
             self._outputs.open_preview()
@@ -131,7 +138,12 @@ class Broadcast:
             on_notice=lambda notice: self._reporter.pass_on([notice]),
             standby=self._director.standby,
             coming=self._director.coming,
+            on_pace=self._on_pace if self._settings.adaptive else None,
         )
+
+    def _on_pace(self, pace: Pace) -> None:
+        if self._adaptation is not None:
+            self._adaptation.on_pace(pace)
 
     def _without_what_is_missing(self, settings: SessionSettings) -> SessionSettings:
         """Noise suppression is worth a notice, but not a session."""
@@ -174,6 +186,7 @@ class Broadcast:
         self._sound.end()
         self._outputs.close()
         self._director.join(_LOADER_TIMEOUT_S)
+        self._director.close()
         if self._graph is not None:
             _close_runner(self._graph.runner, making)
             self._graph = None
@@ -315,7 +328,8 @@ class Broadcast:
     def stats(self) -> Stats:
         """The counters now."""
         stats = self._running().stats(self._sound.voice.line)
-        return msgspec.structs.replace(stats, sinks=self._outputs.stats())
+        quality = self._adaptation.stats() if self._adaptation is not None else stats.quality
+        return msgspec.structs.replace(stats, sinks=self._outputs.stats(), quality=quality)
 
 
 def _close_runner(runner: GeneratorRunner, making: list[threading.Thread]) -> None:
@@ -338,8 +352,9 @@ def _close_runner(runner: GeneratorRunner, making: list[threading.Thread]) -> No
 class _SessionStage(Stage):
     """What the director says becomes events and states of the session."""
 
-    def __init__(self, reporter: Reporter, presented: Callable[[], int]) -> None:
-        self._reporter, self._presented = reporter, presented
+    def __init__(self, session: Broadcast) -> None:
+        self._session = session
+        self._reporter = session._reporter
 
     def on_notices(self, notices: list[Notice]) -> None:
         self._reporter.pass_on(notices)
@@ -354,4 +369,12 @@ class _SessionStage(Stage):
         self._reporter.move(SessionState.LIVE, Reason(code="session.live", message="The picture is live."))
 
     def presented(self) -> int:
-        return self._presented()
+        return self._session._presented()
+
+    def may_return(self, scene: Scene) -> float:
+        adaptation = self._session._adaptation
+        return adaptation.may_return(scene, self._session._clock.now()) if adaptation is not None else 0.0
+
+    def on_size_refused(self) -> None:
+        if self._session._adaptation is not None:
+            self._session._adaptation.on_size_refused()

@@ -7,12 +7,13 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from engine.errors import Cancelled, ModelFilesError, PortraitError, StandinError, UsageError
-from engine.generators.base import Progress
+from engine.generators.base import Progress, SmallerSize
 from engine.generators.factory import standby_for
 from engine.media import ChunkSpec, Notice
 from engine.portrait.load import load_portrait
@@ -20,13 +21,16 @@ from engine.settings import GeneratorSettings, SessionSettings
 from engine.stream import pace_memory
 from engine.stream.patience import Patience
 from engine.stream.runner import GeneratorRunner, as_generator_error
-from engine.stream.scene import new_generator, prepare_scene, recomposed
+from engine.stream.scene import measured_again, new_generator, prepare_scene, recomposed
 from engine.stream.swap import Outdated, Scene
 
 logger = logging.getLogger(__name__)
 
 _HOPELESS = (ModelFilesError, PortraitError, UsageError)
 """Trying again changes nothing."""
+
+
+_ROOM_WITHIN_S, _ROOM_POLL_S = 15.0, 0.5
 
 
 class Stage:
@@ -52,10 +56,19 @@ class Stage:
         """Frames shown so far."""
         raise NotImplementedError
 
+    def may_return(self, scene: Scene) -> float:
+        """Whether a generator that rests, measured again just now, is quick enough: 0, or the seconds to wait until
+        the next try."""
+        raise NotImplementedError
+
+    def on_size_refused(self) -> None:
+        """The size that was asked for cannot be had; the one before is loaded again where nothing runs."""
+        raise NotImplementedError
+
 
 class Director:
-    """One session's scenes. `open`, `begin` and `change` are called by the session's command thread, `on_failure` by
-    the generator's; a thread of its own loads what takes long.
+    """One session's scenes. `open`, `begin` and `change` are called by the session's command thread, `on_failure`,
+    `rest` and `resize` by the generator's; a thread of its own loads what takes long.
 
     Two locks: `_swapping` is held while a scene takes over, which waits for the generator's thread; `_news` only for
     a moment, while states are told and loads are asked for, so that the generator's thread may take it.
@@ -73,6 +86,9 @@ class Director:
         self._loader: threading.Thread | None = None
         self._load_at_s = math.inf
         self._is_told_ready = False
+        self._size: SmallerSize | None = None
+        self._must_replace = False
+        self._resting: _Resting | None = None
         self.standby: Scene | None = None
         self.coming: tuple[ChunkSpec, float] | None = None
 
@@ -142,6 +158,29 @@ class Director:
             if self._load_at_s == math.inf:
                 self._ask_for_load(wait_s)
 
+    def rest(self, scene: Scene, economy: int, wait_s: float) -> None:
+        """`scene` is too slow, and its standby makes the picture: keep it, and see after `wait_s` how quick it is in
+        the n-th of its economies."""
+        with self._news:
+            self._resting = _Resting(scene, self._version, economy)
+            self._is_told_ready = False
+            message = f"The {_name_of_standby(self.standby)} stands in while {scene.generator.spec.name} is too slow."
+            self._stage.on_standby("session.too_slow", message, "It returns by itself when the computer keeps up.")
+            self._ask_for_load(wait_s)
+
+    def resize(self, size: SmallerSize | None) -> None:
+        """Load the wanted generator in another size (None: its own) and let it take over: beside the one that runs if
+        there is room for both, else in its place, while the standby makes the picture."""
+        with self._news:
+            self._size, self._must_replace = size, True
+            self._ask_for_load(0.0)
+
+    def close(self) -> None:
+        """Close what rests; after `join`. A load that hangs does so itself at its end."""
+        with self._news:
+            if self._loader is None:
+                self._close_resting()
+
     def join(self, timeout_s: float) -> None:
         """Wait for the loading thread, after `stopping` was set."""
         with self._news:
@@ -177,7 +216,7 @@ class Director:
                 if is_same_portrait and not shown.generator.spec.follows_canvas:
                     scene = recomposed(shown, settings)
                 else:
-                    scene, notices = prepare_scene(settings, self._progress, like=shown)
+                    scene, notices = prepare_scene(settings, self._progress, like=shown, size=self._size)
             try:
                 if self._swap_changed(settings, scene, standby, shown, is_same_portrait=is_same_portrait):
                     return notices
@@ -217,7 +256,7 @@ class Director:
         """Load the wanted scene in `wait_s`; `_news` is held."""
         self._load_at_s = time.monotonic() + wait_s
         self._news.notify_all()
-        if self._loader is None:
+        if self._loader is None and not self._stopping.is_set():
             self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
             self._loader.start()
 
@@ -233,24 +272,32 @@ class Director:
     def _is_load_due(self) -> bool:
         """Waits until it is; false once nothing is to be loaded, and this thread is no more then."""
         with self._news:
-            while not self._stopping.is_set() and self._running().needs_another and self._load_at_s < math.inf:
+            while not self._stopping.is_set() and self._is_load_wanted() and self._load_at_s < math.inf:
                 wait_s = self._load_at_s - time.monotonic()
                 if wait_s <= 0:
                     self._load_at_s = math.inf
                     return True
                 self._news.wait(wait_s)
             self._loader, self._load_at_s = None, math.inf
+            if self._stopping.is_set():
+                self._close_resting()
             return False
+
+    def _is_load_wanted(self) -> bool:
+        return self._running().needs_another or self._must_replace
 
     def _load_once(self) -> None:
         """Prepare the wanted scene and let it take over, unless the settings changed on the way."""
         runner = self._running()
         with self._swapping:
-            version, settings = self._version, self.settings
+            version, settings, size = self._version, self.settings, self._size
         progress = _Unless(self._progress, lambda: self._stopping.is_set() or self._version != version)
         if runner.has_failed and self.standby is not None:
             self._repair_standby(version, settings, progress)
-        scene, notices = prepare_scene(settings, progress)
+        made = self._measured_resting(version, progress) or self._loaded(settings, size, progress)
+        if made is None:
+            return
+        scene, notices = made
         try:
             with self._swapping:
                 progress.check()
@@ -260,12 +307,90 @@ class Director:
         except BaseException:
             scene.generator.close()
             raise
-        if self.standby is not None:
+        if self.standby is not None and size is None:
             pace_memory.remember(settings.generator, scene.first_frame_s)
         self._stage.on_notices(notices)
         with self._news:
+            self._must_replace &= size is not self._size
             if not runner.needs_another:
                 self._tell_ready()
+
+    def _loaded(
+        self, settings: SessionSettings, size: SmallerSize | None, progress: _Unless
+    ) -> tuple[Scene, list[Notice]] | None:
+        """The wanted scene, prepared; None if only its size was refused. What rests is of no use then."""
+        try:
+            if self._must_replace and not self._running().needs_another:
+                self._make_room(settings, size, progress)
+            made = prepare_scene(settings, progress, size=size)
+        except (Cancelled, PortraitError):
+            raise
+        except StandinError as error:
+            self._close_resting()
+            if size is None or not self._must_replace:
+                raise
+            logger.warning("%s could not be had in %s: %s", settings.generator.name, size.name, error)
+            with self._news:
+                self._size, self._must_replace, self._load_at_s = None, False, time.monotonic()
+            self._stage.on_size_refused()
+            return None
+        self._close_resting()
+        return made
+
+    def _measured_resting(self, version: int, progress: _Unless) -> tuple[Scene, list[Notice]] | None:
+        """What rests, if it is still what is wanted and quick enough by now. Raises `Cancelled` if it is not, and is
+        tried again later."""
+        with self._news:
+            resting = self._resting
+        if resting is None or resting.version != version or self._must_replace:
+            return None
+        try:
+            scene = measured_again(resting.scene, progress, resting.economy)
+        except Cancelled:
+            raise
+        except BaseException:
+            self._close_resting()
+            raise
+        wait_s = self._stage.may_return(scene)
+        with self._news:
+            if wait_s > 0:
+                self._load_at_s = time.monotonic() + wait_s
+                raise Cancelled("It is still too slow.")
+            self._resting = None
+        return scene, []
+
+    def _make_room(self, settings: SessionSettings, size: SmallerSize | None, progress: _Unless) -> None:
+        """See whether another one fits beside the one that runs; if not, end that, and let the standby make the
+        picture. Raises what makes the other one impossible."""
+        try:
+            _check(settings, size)
+            return None
+        except StandinError as error:
+            if self.standby is None:
+                raise
+            logger.info("not beside the one that runs: %s", error)
+        with self._swapping:
+            progress.check()
+            replaced = self._running().swap(self.standby, keeps_replaced=True)
+        with self._news:
+            self._is_told_ready = False
+            self._tell_standby()
+        if replaced is not None:
+            replaced.generator.close()
+        give_up_s = time.monotonic() + _ROOM_WITHIN_S
+        while True:  # a process that has ended gives its memory back some time later
+            progress.check()
+            try:
+                return _check(settings, size)
+            except StandinError:
+                if time.monotonic() > give_up_s:
+                    raise
+            self._stopping.wait(_ROOM_POLL_S)
+
+    def _close_resting(self) -> None:
+        resting, self._resting = self._resting, None
+        if resting is not None:
+            resting.scene.generator.close()
 
     def _repair_standby(self, version: int, settings: SessionSettings, progress: _Unless) -> None:
         """The standby has failed, too: a fresh one shows something while the wanted one is loaded."""
@@ -335,6 +460,29 @@ class Director:
 
 def _name_of(scene: Scene) -> str:
     return scene.generator.spec.name
+
+
+def _name_of_standby(standby: Scene | None) -> str:
+    return _name_of(standby) if standby is not None else "last picture"
+
+
+def _check(settings: SessionSettings, size: SmallerSize | None) -> None:
+    """Whether that generator could be prepared now, with all that others take of the computer. Raises what `check`
+    does."""
+    wanted = new_generator(settings, size)
+    try:
+        wanted.check()
+    finally:
+        wanted.close()
+
+
+@dataclass(frozen=True)
+class _Resting:
+    """A generator that was too slow, and for which `version` of the settings."""
+
+    scene: Scene
+    version: int
+    economy: int
 
 
 class _Unless:

@@ -21,12 +21,13 @@ from engine.protocol.messages import Stats
 from engine.settings import GateSettings, SessionSettings
 from engine.sinks.base import PresentedFrame
 from engine.stream.frame_queue import FrameQueue
-from engine.stream.listener import CAPTURE_S, Listener
+from engine.stream.listener import Listener
+from engine.stream.pace import Pace
 from engine.stream.pacer import Pacer
 from engine.stream.runner import GeneratorRunner, needed_delay_s
 from engine.stream.sample_clock import SampleClock
 from engine.stream.swap import Scene
-from engine.stream.timeline import Timeline
+from engine.stream.timeline import CAPTURE_S, Timeline
 
 _SPEECH_DBFS = -50.0
 _FEWEST_SLOTS = 16
@@ -48,6 +49,7 @@ class Graph:
         on_notice: Callable[[Notice], None] | None = None,
         standby: Scene | None = None,
         coming: tuple[ChunkSpec, float] | None = None,
+        on_pace: Callable[[Pace], None] | None = None,
     ) -> None:
         """`coming` is what a generator that is still to take over wants, and the seconds to its first frame: the
         session's delay is made for it, because a delay that changes on the way is seen and heard."""
@@ -74,6 +76,7 @@ class Graph:
             on_failure=on_failure,
             on_notice=on_notice,
             standby=standby,
+            on_pace=on_pace,
         )
         self.pacer = Pacer(
             self.queue,

@@ -18,10 +18,7 @@ from engine.media import SAMPLE_RATE_HZ, AudioBlock
 from engine.settings import GateSettings
 from engine.sinks.base import AudioSink
 from engine.stream.sample_clock import RESYNC_S, SampleClock
-from engine.stream.timeline import Timeline
-
-CAPTURE_S = 0.050
-"""From a sample's capture until the timeline has it: device buffer, 10 ms block, 10 ms poll, 20 ms resampler."""
+from engine.stream.timeline import CAPTURE_S, Timeline
 
 _STARVED_S = 0.150
 """A microphone that delivers nothing must not stop the picture: past this the timeline goes on without it. Sound

@@ -19,7 +19,8 @@ class Pacer:
 
     Tick n is due when timeline frame n is: `time of its first sample + delay`. It shows the newest finished frame up
     to n. None finished since: the last one again (`held`). Several finished: the older ones are lost (`dropped`).
-    Woken so late that whole ticks have passed: they are skipped and counted (`late`), not made up for.
+    Woken so late that whole ticks have passed: they are skipped and counted (`late`), not made up for. While there is a
+    `card`, RGB uint8 (height, width, 3), it is shown in the frames' place (any thread may set it): ticks are held then.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Pacer:
         self._latencies_s = np.zeros(_LATENCIES_KEPT)
         self.presented = self.held = self.dropped = self.late = 0
         self.held_in_a_row = 0
+        self.card: np.ndarray | None = None
 
     @property
     def ticks(self) -> int:
@@ -70,8 +72,13 @@ class Pacer:
             self._next += 1
             self.late += 1
         tick, self._next = self._next, self._next + 1
-        taken = self._queue.take_due(tick)
-        if taken is not None:
+        taken, card = self._queue.take_due(tick), self.card
+        if card is not None:
+            self._canvas = card
+            self.dropped += taken[-1] + 1 if taken is not None else 0
+            self.held += 1
+            self.held_in_a_row += 1
+        elif taken is not None:
             self._frame, image, scene, skipped = taken
             self._canvas = self._compose(image, scene)
             self.dropped += skipped

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from engine.clock import Clock
 from engine.errors import Cancelled, GeneratorError, StandinError
 from engine.generators.base import Generator
-from engine.media import SAMPLE_RATE_HZ, Notice, first_sample_of, frame_at
+from engine.media import SAMPLE_RATE_HZ, ChunkSpec, Notice, first_sample_of, frame_at
 from engine.stream.frame_queue import FrameQueue
+from engine.stream.pace import Pace
 from engine.stream.sample_clock import SampleClock
 from engine.stream.swap import Outdated, Scene, Swap
-from engine.stream.timeline import Timeline
+from engine.stream.timeline import CAPTURE_S, Timeline
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ _LEAD_S = 0.3
 """Frames are made at most this long before they are due. It matters to a quick generator in a session whose delay is
 that of a slow one: what it has made already, another one cannot make any more."""
 _TAKE_OVER_MARGIN_S = 0.1
+_CHUNKS_BETWEEN_RESTS = 8
 _SWAP_TIMEOUT_S = 5.0
 _SWAP_TIMEOUT_CHUNKS = 3
 """A swap waits for the end of the running chunk, and some cards need seconds for one."""
@@ -36,6 +38,9 @@ class GeneratorRunner:
 
     With a standby, a generator that fails is replaced at once, from the first frame that it has not made; the standby
     is not closed when another scene takes over from it. What a generator wants to be told goes to `on_notice`.
+
+    `on_pace` is told after each chunk how long it took; from there, in the generator's own thread, `economy` may be
+    changed, `rest_s` be set, and the standby be asked to `stand_in`.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class GeneratorRunner:
         on_failure: Callable[[StandinError], None],
         on_notice: Callable[[Notice], None] | None = None,
         standby: Scene | None = None,
+        on_pace: Callable[[Pace], None] | None = None,
     ) -> None:
         self._timeline = timeline
         self._queue = queue
@@ -57,6 +63,7 @@ class GeneratorRunner:
         self._clock = clock
         self._on_failure = on_failure
         self._on_notice = on_notice
+        self._on_pace = on_pace
         self._standby = standby
         self._retired: list[Generator] = []
         self._lock = threading.Lock()
@@ -70,6 +77,11 @@ class GeneratorRunner:
         self.generate_s = 0.0
         self.skipped_samples = 0
         self.recoveries = 0
+        self.economy = 0
+        """Which of a generator's cheaper ways its next chunk is made in, where it has as many."""
+        self.rest_s = 0.0
+        """Where above 0, chunks are made only to see how long they take: some, and then none for so long."""
+        self._rest_until_s, self._since_rest = 0.0, 0
         self._take_over(scene)
 
     @property
@@ -98,15 +110,16 @@ class GeneratorRunner:
         *,
         standby: Scene | None = None,
         is_same_generator: bool = False,
+        keeps_replaced: bool = False,
         timeout_s: float | None = None,
-    ) -> None:
-        """Let prepared scenes take over at the next chunk (see `Swap`); those that they replace are closed. Waits
-        until it is done. One caller at a time.
+    ) -> Scene | None:
+        """Let prepared scenes take over at the next chunk (see `Swap`); those that they replace are closed, or returned
+        with `keeps_replaced`. Waits until it is done. One caller at a time.
 
         Raises `GeneratorError` if the running chunk does not end in time (by default, what its pace demands and five
         seconds), `Outdated`, or `Cancelled` after `end`. Nothing has changed then, and the caller closes what it
         prepared."""
-        swap = Swap(scene, standby, is_same_generator=is_same_generator)
+        swap = Swap(scene, standby, is_same_generator=is_same_generator, keeps_replaced=keeps_replaced)
         if timeout_s is None:
             timeout_s = _SWAP_TIMEOUT_S + _SWAP_TIMEOUT_CHUNKS * self.generate_s
         with self._lock:
@@ -115,7 +128,7 @@ class GeneratorRunner:
             self._pending = swap
         self._timeline.wake()
         if swap.wait(timeout_s):
-            return
+            return swap.replaced
         with self._lock:
             is_waiting = self._pending is swap
             if is_waiting:
@@ -124,6 +137,7 @@ class GeneratorRunner:
             raise GeneratorError(
                 f"The new picture could not take over within {timeout_s:g} seconds.", code="generator.busy"
             )
+        return swap.replaced
 
     def end(self) -> None:
         """`step` is not called any more: whoever waits for a swap is told."""
@@ -145,7 +159,7 @@ class GeneratorRunner:
         """Make the next chunk if its sound is there; true if anything was done."""
         self._begin_anew_if_wanted()
         self._swap_if_wanted()
-        if self._has_failed:
+        if self._has_failed or self._rests():
             return False
         spec = self._scene.generator.spec.chunk
         self._catch_up(spec.fps, spec.frames)
@@ -171,7 +185,8 @@ class GeneratorRunner:
     def _generate(self) -> bool:
         """Make the chunk whose sound is there; always true."""
         spec = self._scene.generator.spec.chunk
-        chunk = self._timeline.chunk(self.next_frame, spec, is_discontinuous=self._is_discontinuous)
+        economy = min(self.economy, len(self._scene.generator.spec.economies))
+        chunk = self._timeline.chunk(self.next_frame, spec, is_discontinuous=self._is_discontinuous, economy=economy)
         started_s = self._clock.now()
         try:
             self._scene.generator.generate(chunk, self._queue)
@@ -180,9 +195,36 @@ class GeneratorRunner:
             return True
         self._is_discontinuous = False
         self.next_frame += spec.frames
-        self._measure(self._clock.now() - started_s)
+        now_s = self._clock.now()
+        self._measure(now_s - started_s)
+        self._since_rest += 1
+        if self._since_rest >= _CHUNKS_BETWEEN_RESTS:
+            self._since_rest, self._rest_until_s = 0, now_s + self.rest_s
         self._tell()
+        if self._on_pace is not None:
+            self._on_pace(self._pace_of(spec, economy, now_s, now_s - started_s))
         return True
+
+    def _pace_of(self, spec: ChunkSpec, economy: int, now_s: float, took_s: float) -> Pace:
+        """What is told of the chunk that has just been made. The next one can begin when its sound will be there."""
+        heard_s = self._sample_clock.time_of_frame(self.next_frame + spec.frames, spec.fps) + CAPTURE_S
+        begins_s = max(now_s, heard_s + spec.lookahead_samples / SAMPLE_RATE_HZ)
+        first_s = self._scene.first_frame_s
+        if self._scene.generate_s > 0:
+            first_s *= took_s / self._scene.generate_s
+        due_s = self._sample_clock.time_of_frame(self.next_frame, spec.fps) + self.delay_s
+        return Pace(
+            is_standby=self.is_standing_in,
+            economy=economy,
+            took_s=took_s,
+            margin_s=due_s - begins_s - first_s,
+            at_s=now_s,
+        )
+
+    def _rests(self) -> bool:
+        """Whether nothing is to be made now: of a generator that is too slow for its picture to be of use, only so
+        much is made as shows when it will not be any more."""
+        return self.rest_s > 0 and self._clock.now() < self._rest_until_s
 
     def _too_early_s(self) -> float:
         """Seconds until the next chunk may be begun."""
@@ -195,9 +237,22 @@ class GeneratorRunner:
             if self._on_notice is not None:
                 self._on_notice(notice)
 
+    def stand_in(self) -> Scene | None:
+        """Let the standby make the picture from the next chunk on, though nothing has failed. Returns the scene that is
+        replaced, prepared as it is and the caller's to close; None where there is no standby that could. Called from
+        `on_pace`."""
+        resting, standby = self._scene, self._standby
+        if standby is None or self.is_standing_in or not self._put_on(standby):
+            return None
+        self._is_discontinuous = True
+        self.next_frame = max(self.next_frame, self._queue.last_frame + 1)
+        return resting
+
     def wait(self, timeout_s: float) -> None:
         """Wait until there may be something to do."""
-        if self._has_failed:
+        rest_s = self._rest_until_s - self._clock.now() if self.rest_s > 0 else 0.0
+        if self._has_failed or rest_s > 0:
+            timeout_s = min(timeout_s, rest_s) if rest_s > 0 else timeout_s
             self._timeline.wait(1 << 60, self._scene.generator.spec.chunk, timeout_s)
         elif (early_s := self._too_early_s()) > 0:
             self._timeline.wait(1 << 60, self._scene.generator.spec.chunk, min(early_s, timeout_s))
@@ -238,7 +293,9 @@ class GeneratorRunner:
             self._take_over(coming)
             return
         self._bridge(coming)
-        if self._standby is None or self._scene is not self._standby:
+        if swap.keeps_replaced and not self.is_standing_in:
+            swap.replaced = self._scene
+        elif self._standby is None or self._scene is not self._standby:
             self._retire(self._scene)
         self._take_over(coming)
         self._is_discontinuous = True
@@ -314,13 +371,18 @@ class GeneratorRunner:
 
     def _stand_in(self, failed: Scene, standby: Scene) -> bool:
         """The standby goes on with the first frame that has not been made; false if it cannot, either."""
+        if not self._put_on(standby):
+            return False
+        self._retire(failed)
+        return True
+
+    def _put_on(self, standby: Scene) -> bool:
         try:
             standby.generator.reset()
         except Exception:
             logger.exception("the standby %s cannot stand in", standby.generator.spec.name)
             return False
         self._take_over(standby)
-        self._retire(failed)
         return True
 
 

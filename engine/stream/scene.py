@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from engine.canvas import CanvasComposer
-from engine.generators.base import Generator, Progress
+from engine.generators.base import Generator, Progress, SmallerSize
 from engine.generators.factory import create_generator
 from engine.media import AudioChunk, Notice, first_sample_of
 from engine.portrait.load import load_portrait
@@ -19,19 +19,20 @@ _WARM_UP_CHUNKS = 3
 
 
 def prepare_scene(
-    settings: SessionSettings, progress: Progress, *, like: Scene | None = None
+    settings: SessionSettings, progress: Progress, *, like: Scene | None = None, size: SmallerSize | None = None
 ) -> tuple[Scene, list[Notice]]:
     """Load the portrait, prepare its generator and warm it up. Raises what those raise; nothing is left open then.
 
     A generator of a fixed size is not warmed up again beside one that runs (`like`): it would take that one's device.
+    With `size`, the generator makes smaller pictures, which the canvas enlarges.
     """
     portrait = load_portrait(settings.portrait)
     composer = CanvasComposer(settings.canvas)
     composer.set_backdrop(portrait.image)
-    generator = new_generator(settings)
+    generator = new_generator(settings, size)
     try:
         height, width = portrait.image.shape[:2]
-        notices = generator.prepare(portrait, composer.room_for((width, height)), progress)
+        notices = generator.prepare(portrait, _room(composer.room_for((width, height)), size), progress)
         if like is not None and like.generator.spec == generator.spec and not generator.spec.follows_canvas:
             generate_s, first_frame_s = like.generate_s, like.first_frame_s
         else:
@@ -50,14 +51,27 @@ def recomposed(scene: Scene, settings: SessionSettings) -> Scene:
     return replace(scene, canvas=composer)
 
 
-def new_generator(settings: SessionSettings) -> Generator:
+def new_generator(settings: SessionSettings, size: SmallerSize | None = None) -> Generator:
     """The generator that the settings name, not prepared. Raises `UsageError`, or `GeneratorError` without its
     libraries."""
     wanted = settings.generator
-    return create_generator(wanted.name, seed=wanted.seed, fps=settings.fps, options=wanted.options)
+    options = wanted.options if size is None else {**wanted.options, **size.options}
+    return create_generator(wanted.name, seed=wanted.seed, fps=settings.fps, options=options)
 
 
-def _warm_up(generator: Generator, progress: Progress) -> tuple[float, float]:
+def measured_again(scene: Scene, progress: Progress, economy: int) -> Scene:
+    """The same scene with what it takes now, in the n-th of its economies; its generator is as new afterwards."""
+    generate_s, first_frame_s = _warm_up(scene.generator, progress, economy)
+    return replace(scene, generate_s=generate_s, first_frame_s=first_frame_s)
+
+
+def _room(size: tuple[int, int], smaller: SmallerSize | None) -> tuple[int, int]:
+    """Even numbers."""
+    width, height = (side * (smaller.room if smaller is not None else 1.0) for side in size)
+    return max(2, round(width / 2) * 2), max(2, round(height / 2) * 2)
+
+
+def _warm_up(generator: Generator, progress: Progress, economy: int = 0) -> tuple[float, float]:
     """Seconds that a chunk takes, and until its frames can be shown at their pace: the slowest but the first chunk.
     The generator is as new afterwards."""
     spec = generator.spec
@@ -74,6 +88,7 @@ def _warm_up(generator: Generator, progress: Progress) -> tuple[float, float]:
             first_sample=first_sample_of(frame, spec.chunk.fps),
             samples=samples,
             is_discontinuous=index == 0,
+            economy=min(economy, len(spec.economies)),
         )
         started_s = time.monotonic()
         writer.committed_s.clear()

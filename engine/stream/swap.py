@@ -25,13 +25,23 @@ class Scene:
 class Swap:
     """What is to change between two chunks, all of it or nothing: another `scene`, another `standby` (which also takes
     over where the old one is running), or both. A `scene` that is the running generator on another canvas is refused
-    once that generator does not run any more: `is_same_generator`.
+    once that generator does not run any more: `is_same_generator`. With `keeps_replaced`, the generator that made way
+    is not closed, but handed to who asked, as `replaced`.
 
     One thread asks and waits, the other one answers once.
     """
 
-    def __init__(self, scene: Scene | None, standby: Scene | None, *, is_same_generator: bool = False) -> None:
+    def __init__(
+        self,
+        scene: Scene | None,
+        standby: Scene | None,
+        *,
+        is_same_generator: bool = False,
+        keeps_replaced: bool = False,
+    ) -> None:
         self.scene, self.standby, self.is_same_generator = scene, standby, is_same_generator
+        self.keeps_replaced = keeps_replaced
+        self.replaced: Scene | None = None
         self._answered = threading.Event()
         self._refusal: StandinError | None = None
 

@@ -8,6 +8,9 @@ import numpy as np
 
 from engine.media import SAMPLE_RATE_HZ, AudioChunk, ChunkSpec, first_sample_of
 
+CAPTURE_S = 0.050
+"""From a sample's capture until the timeline has it: device buffer, 10 ms block, 10 ms poll, 20 ms resampler."""
+
 
 class Timeline:
     """Keeps the last `kept_s` seconds. The audio thread appends, the generator's thread takes chunks."""
@@ -65,7 +68,7 @@ class Timeline:
             self._wakes += 1
             self._changed.notify_all()
 
-    def chunk(self, frame: int, spec: ChunkSpec, *, is_discontinuous: bool) -> AudioChunk:
+    def chunk(self, frame: int, spec: ChunkSpec, *, is_discontinuous: bool, economy: int = 0) -> AudioChunk:
         """The chunk that begins with `frame`; what is no longer kept is silent."""
         first = first_sample_of(frame, spec.fps)
         last = first_sample_of(frame + spec.frames, spec.fps) + spec.lookahead_samples
@@ -80,4 +83,5 @@ class Timeline:
             first_sample=first,
             samples=samples,
             is_discontinuous=is_discontinuous,
+            economy=economy,
         )
