@@ -14,6 +14,7 @@ from engine.errors import GeneratorError
 from engine.generators.base import FrameWriter, GeneratorSpec, Progress
 from engine.generators.flashtalk.config import DiTConfig
 from engine.generators.flashtalk.feature_cache import content_key, weights_key
+from engine.generators.flashtalk.graphs import CudaRecorder, wants_graphs
 from engine.generators.flashtalk.host_copies import HostCopies
 from engine.generators.flashtalk.memory import check_memory
 from engine.generators.flashtalk.models import (
@@ -107,13 +108,14 @@ class FlashTalkGenerator:
         pixels = to_unit_range(picture)
         text = self._from_first(lambda: text_features(report, self._options.prompt, device, progress), device)
         image = self._from_first(lambda: image_features(report, pixels, portrait.digest, device, progress), device)
-        models = load_models(report, device, self._options.attention, progress, rank=self._rank)
+        options = self._options
+        models = load_models(report, device, options.attention, progress, rank=self._rank, kernels=options.kernels)
         progress.update("portrait", 0, 1)
-        self._begin(models, pixels.to(device), text, image)
+        refused = self._begin(models, pixels.to(device), text, image)
         self._picture = self._good = picture
         self._fingerprint = content_key(*map(weights_key, (*report.transformer_files, report.vae)))
         progress.update("portrait", 1, 1)
-        return [] if device.type == "cuda" else [_slow_notice()]
+        return [*_refused_notices(models, refused), *([] if device.type == "cuda" else [_slow_notice()])]
 
     def _from_first(self, make: Callable[[], Tensor], device: torch.device) -> Tensor:
         return make().to(device) if self._ranks is None else self._ranks.from_first(make, device)
@@ -121,7 +123,7 @@ class FlashTalkGenerator:
     def _examine(self) -> tuple[CheckpointReport, torch.device]:
         report = find_checkpoint(*self._options.folders)
         device = choose_device(self._options.device, report.transformer_parameters)
-        if device.type == "cuda" and not are_loaded(report, device, self._options.attention):
+        if device.type == "cuda" and not are_loaded(report, device, self._options.attention, self._options.kernels):
             self._check_memory(report, device)
         return report, device
 
@@ -130,7 +132,8 @@ class FlashTalkGenerator:
         free_bytes += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         check_memory(DiTConfig.from_dict(report.config), self._shape, precision_for(device), free_bytes, SIZES)
 
-    def _begin(self, models: Models, portrait: Tensor, text: Tensor, image: Tensor) -> None:
+    def _begin(self, models: Models, portrait: Tensor, text: Tensor, image: Tensor) -> str:
+        """Why steps do not run from a graph although they should; usually nothing."""
         shape, group = self._shape, self._sequence_group(models.dit.config.num_heads)
         anchor = make_anchor(portrait, models.vae, shape, self._bands)
         # All that there are, whatever was chosen: the same tables then, to the last bit, for every choice.
@@ -157,6 +160,9 @@ class FlashTalkGenerator:
         own_rows = portrait if self._bands is None else self._bands.crop(portrait)
         self._look = look_of(self._host.look_numbers(own_rows))
         self._models, self._group = models, group
+        if not wants_graphs(self._options.graphs, models.device):
+            return ""
+        return self._stream.record_steps(CudaRecorder(models.device))
 
     def _sequence_group(self, heads: int) -> SequenceGroup:
         if self._ranks is None:
@@ -263,3 +269,17 @@ def _slow_notice() -> Notice:
         message="FlashTalk runs on the CPU here, far slower than real time.",
         hint="An NVIDIA GPU makes it usable; the puppet runs anywhere.",
     )
+
+
+def _refused_notices(models: Models, graph: str) -> list[Notice]:
+    """What was asked for and works here in its plain form only."""
+    notices = []
+    if models.kernels.refused:
+        names = ", ".join(models.kernels.refused)
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in models.kernels.refused.items())
+        message = f"Some fused kernels do not agree with their plain forms on this GPU and are not used: {names}."
+        notices.append(Notice(code="flashtalk.kernels", message=message, hint=f"It works without them. {reasons}"))
+    if graph:
+        message = f"The denoising steps run without a CUDA graph: {graph}."
+        notices.append(Notice(code="flashtalk.graphs", message=message, hint="It works without one."))
+    return notices

@@ -24,6 +24,8 @@ from engine.generators.flashtalk.image_encoder import (
     encode_image,
     rename_image_encoder,
 )
+from engine.generators.flashtalk.kernels.catalog import DIT_KERNELS
+from engine.generators.flashtalk.kernels.registry import Kernels, choose_kernels
 from engine.generators.flashtalk.speech_encoder import (
     SpeechEncoder,
     SpeechEncoderConfig,
@@ -71,6 +73,7 @@ class Models:
     device: torch.device
     precision: Precision
     attention: AttentionBackend
+    kernels: Kernels
 
 
 @dataclass(kw_only=True)
@@ -113,28 +116,36 @@ def choose_device(wanted: str, parameters: int) -> torch.device:
 
 
 def load_models(
-    report: CheckpointReport, device: torch.device, attention: str, progress: Progress, *, rank: int = 0
+    report: CheckpointReport,
+    device: torch.device,
+    attention: str,
+    progress: Progress,
+    *,
+    rank: int = 0,
+    kernels: str = "auto",
 ) -> Models:
     """The models of a checkpoint on `device`, loaded unless another stream has them. Raises `ModelFilesError`."""
-    key = _key(report, device, attention)
+    key = _key(report, device, attention, kernels)
     with _POOL.lock:
         models = _POOL.loaded.get(key)
         if models is None:
-            models = _load(report, device, attention, progress, rank)
+            models = _load(report, device, attention, progress, rank, kernels)
             _POOL.loaded[key] = models
         return models
 
 
-def are_loaded(report: CheckpointReport, device: torch.device, attention: str) -> bool:
+def are_loaded(report: CheckpointReport, device: torch.device, attention: str, kernels: str = "auto") -> bool:
     """Whether another stream has these models already."""
-    return _key(report, device, attention) in _POOL.loaded
+    return _key(report, device, attention, kernels) in _POOL.loaded
 
 
-def _key(report: CheckpointReport, device: torch.device, attention: str) -> tuple[str, ...]:
-    return (str(report.directory.resolve()), str(report.speech_directory), str(device), attention)
+def _key(report: CheckpointReport, device: torch.device, attention: str, kernels: str) -> tuple[str, ...]:
+    return (str(report.directory.resolve()), str(report.speech_directory), str(device), attention, kernels)
 
 
-def _load(report: CheckpointReport, device: torch.device, attention: str, progress: Progress, rank: int) -> Models:
+def _load(
+    report: CheckpointReport, device: torch.device, attention: str, progress: Progress, rank: int, kernels: str
+) -> Models:
     precision = precision_for(device)
     backend = choose_attention(device, precision.dit, attention)
     logger.info("FlashTalk runs on %s in %s with %s attention", device, precision.dit, backend.name)
@@ -146,7 +157,12 @@ def _load(report: CheckpointReport, device: torch.device, attention: str, progre
         speech = load_speech_encoder(report.speech_directory, report.speech_weights, device)
     config = DiTConfig.from_dict(report.config)
     dit = load_dit(config, report.transformer_files, device, precision.dit, progress)
-    return Models(dit=dit, vae=vae, speech=speech, device=device, precision=precision, attention=backend)
+    dit.pack_projections()
+    chosen = choose_kernels(DIT_KERNELS, kernels, device, precision.dit)
+    dit.use_kernels(chosen)
+    return Models(
+        dit=dit, vae=vae, speech=speech, device=device, precision=precision, attention=backend, kernels=chosen
+    )
 
 
 def load_vae(path: Path, device: torch.device, dtype: torch.dtype) -> Vae:

@@ -95,6 +95,16 @@ class FlashTalkOptions:
     prompt: str = _option(PROMPT, _text, "what the picture shows, in words")
     device: str = _option("auto", _device, "cuda, cuda:1, cpu (default: a GPU if there is one)")
     attention: str = _option("auto", _text, "attention kernel (default: the fastest that works)")
+    kernels: str = _option(
+        "auto",
+        one_of("choice of fused kernels", "auto", "all", "none", "compile"),
+        "fused kernels: all that pass their check, none, or by torch.compile (default: those proven on a GPU)",
+    )
+    graphs: str = _option(
+        "auto",
+        one_of("setting for CUDA graphs", "auto", "on", "off"),
+        "steps from a CUDA graph, on or off (default: where proven on a GPU)",
+    )
     color_match: float = _option(1.0, _color_match, "how far frames get the portrait's colours, 0 to 1")
 
     @classmethod

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.generators.flashtalk.color import ColorMatch
-from engine.generators.flashtalk.config import MASK_CHANNELS, StreamShape
+from engine.generators.flashtalk.config import MASK_CHANNELS, StreamShape, latent_frames
+from engine.generators.flashtalk.graphs import Recorder, Stepper
 from engine.generators.flashtalk.sampler import Noise, Schedules, Velocity, denoise
 from engine.generators.flashtalk.transformer import ChunkConditions, DiT, StreamConditions
 from engine.generators.flashtalk.vae import Vae
@@ -64,9 +65,9 @@ class FlashTalkStream:
         bands: RowBands | None = None,
     ) -> None:
         self._dit, self._vae = dit, vae
-        self._conditions, self._anchor, self._shape = conditions, anchor, shape
+        self._anchor, self._shape = anchor, shape
         self._schedules, self._noise = schedules, noise
-        self._group, self._attention = group, attention
+        self._stepper = Stepper(dit, conditions, group, attention)
         self._color, self._strength = ColorMatch(anchor.portrait), color_strength
         self._bands = bands
         self._motion = anchor.motion
@@ -90,11 +91,22 @@ class FlashTalkStream:
         velocity = self._velocity(chunk, schedule.rows, self._motion.shape[1])
         return denoise(velocity, self._noise, self._motion, schedule.timesteps)
 
-    def _velocity(self, chunk: ChunkConditions, rows: Sequence[int], motion: int = 0) -> Velocity:
-        def velocity(latents: Tensor, step: int) -> Tensor:
-            return self._dit(latents, rows[step], self._conditions, chunk, self._group, self._attention, motion)
+    def _velocity(self, chunk: ChunkConditions, rows: Sequence[int], motion: int) -> Velocity:
+        step_at = self._stepper.velocity(chunk, motion)
+        return lambda latents, step: step_at(latents, rows[step])
 
-        return velocity
+    def record_steps(self, recorder: Recorder) -> str:
+        """Run the steps of all chunks but the first from a graph. Why they will not be, empty if they will.
+
+        Takes a few steps' time; every rank calls it at the same point.
+        """
+        config, latents = self._dit.config, torch.randn(self._shape.latent, device=self._anchor.y.device)
+        form = (config.audio_blocks, config.audio_channels)
+        first = latents.new_zeros(1, config.audio_window, *form).normal_()
+        later = latents.new_zeros(latents.shape[1] - 1, config.slots_per_latent, *form).normal_()
+        chunk = self._dit.chunk_conditions(first, later)
+        self._stepper.record(chunk, latents, latent_frames(self._shape.motion_frames), recorder)
+        return self._stepper.refused
 
     def frames(self, latents: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Decode a chunk, group by group as it leaves the decoder: pairs of (frames before colour matching, frames
