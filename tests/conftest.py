@@ -23,10 +23,13 @@ if shutil.which("nvidia-smi") is None:
 _ROOT = Path(__file__).resolve().parents[1]
 _WITHOUT_CLOCK = (
     "model_store/",
+    "test_command_line.py",
+    "test_flashtalk_commands.py",
     "test_parallel_costs.py",
     "test_parallel_invariance.py",
     "test_pipeline_manual_clock.py",
     "test_puppet_speaks.py",
+    "test_worker_flashtalk.py",
 )
 """Of tests/integration: what a busy computer makes slower but not wrong. All the rest there is marked `serial`."""
 

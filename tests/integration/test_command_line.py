@@ -140,6 +140,7 @@ def test_interrupted_render_leaves_a_complete_clip(tmp_path):
         assert sum(1 for _ in file.decode(video=0)) > 10
 
 
+@pytest.mark.serial
 def test_live_from_a_file_ends_by_itself(speech, tmp_path):
     done = _standin(
         "live", "--portrait", SAMPLE, "--audio", speech, "--no-camera", "--record", tmp_path / "o.mp4",
