@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 
@@ -48,7 +49,7 @@ def check_memory(
         return
     hint = "Close other programs that use the GPU, or choose the puppet."
     for height, width in sorted(smaller, key=lambda size: -size[0] * size[1]):
-        other = StreamShape(height=height, width=width)
+        other = replace(shape, height=height, width=width)
         if height * width < shape.height * shape.width and needed_bytes(config, other, precision) <= free_bytes:
             hint = f"The size {height}x{width} would fit; or close other programs that use the GPU."
             break

@@ -24,6 +24,9 @@ from engine.paths import expanded
 SIZES = ((768, 448), (448, 768), (640, 384), (384, 640), (512, 512), (512, 320), (320, 512))
 """Offered picture sizes (height, width), the model's own first."""
 STEPS = (4, 3, 2)
+AUTO = "auto"
+CHUNKS = (33, 21, 17)
+"""Frames of a chunk, the five repeated ones included; the model was made with 33."""
 PROMPT = "A person is talking. Only the foreground characters are moving, the background remains static."
 """The prompt that the model is published with."""
 FPS = 25
@@ -53,9 +56,17 @@ def _size(value: Any) -> str:
     return str(value)
 
 
-def _steps(value: Any) -> int:
+def _steps(value: Any) -> int | str:
+    if value == AUTO:
+        return AUTO
     if value not in STEPS:
-        raise UsageError(f"FlashTalk cannot work in {value} steps.", hint="Choose 4, 3 or 2.")
+        raise UsageError(f"FlashTalk cannot work in {value} steps.", hint="Choose 4, 3, 2 or auto.")
+    return int(value)
+
+
+def _chunk(value: Any) -> int:
+    if value not in CHUNKS:
+        raise UsageError(f"FlashTalk cannot make chunks of {value} frames.", hint="Choose 33, 21 or 17.")
     return int(value)
 
 
@@ -91,7 +102,10 @@ class FlashTalkOptions:
     checkpoint: str = _option("", _text, "folder of SoulX-FlashTalk-14B (default: the downloaded one)")
     speech_encoder: str = _option("", _text, "folder of chinese-wav2vec2-base (default: beside or in the checkpoint)")
     size: str = _option("768x448", _size, "picture size in px, height x width")
-    steps: int = _option(4, _steps, "denoising steps, 4, 3 or 2; fewer are faster")
+    steps: int | str = _option(
+        4, _steps, "denoising steps, 4, 3 or 2; fewer are faster; auto: as many as the sound of a chunk needs"
+    )
+    chunk: int = _option(33, _chunk, "frames made at once, 33, 21 or 17; fewer are sooner, and each costs more")
     prompt: str = _option(PROMPT, _text, "what the picture shows, in words")
     device: str = _option("auto", _device, "cuda, cuda:1, cpu (default: a GPU if there is one)")
     attention: str = _option("auto", _text, "attention kernel (default: the fastest that works)")
@@ -123,7 +137,7 @@ class FlashTalkOptions:
     def shape(self) -> StreamShape:
         """The picture and the chunks that these options make. Raises `UsageError` for sides that cannot be."""
         height, width = map(int, self.size.split("x"))
-        return StreamShape(height=height, width=width, fps=self.fps)
+        return StreamShape(height=height, width=width, frames=self.chunk, fps=self.fps)
 
     @property
     def spec(self) -> GeneratorSpec:
@@ -135,13 +149,18 @@ class FlashTalkOptions:
             height=shape.height,
             chunk=ChunkSpec(fps=shape.fps, frames=shape.new_frames),
             follows_canvas=False,
-            economies=tuple(f"{steps} steps" for steps in self.step_counts[1:]),
+            economies=tuple(f"{'at most ' * self.is_adaptive}{steps} steps" for steps in self.step_counts[1:]),
         )
 
     @property
     def step_counts(self) -> tuple[int, ...]:
         """Denoising steps of a chunk by its economy, the most first."""
-        return STEPS[STEPS.index(self.steps) :]
+        return STEPS if self.steps == AUTO else STEPS[STEPS.index(int(self.steps)) :]
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether the sound of a chunk decides on its steps."""
+        return self.steps == AUTO
 
     @property
     def folders(self) -> tuple[str, str]:

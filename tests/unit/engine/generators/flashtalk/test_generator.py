@@ -98,10 +98,10 @@ def _chunk(number: int, samples: np.ndarray | None = None, **changes) -> AudioCh
     return AudioChunk(**(values | changes))
 
 
-def _run(generator, *numbers: int, samples: np.ndarray | None = None) -> np.ndarray:
+def _run(generator, *numbers: int, samples: np.ndarray | None = None, **changes) -> np.ndarray:
     writer = Writer()
     for number in numbers:
-        generator.generate(_chunk(number, samples), writer)
+        generator.generate(_chunk(number, samples, **changes), writer)
     return np.stack(writer.images)
 
 
@@ -148,7 +148,7 @@ def test_ranks_refuse_the_same_at_once(option):
 
 def test_the_factory_makes_it_by_name():
     spec = create_generator("flashtalk", options={"steps": 3.0, "size": "64x48"}).spec
-    assert spec == FlashTalkGenerator(size="64x48").spec
+    assert spec == FlashTalkGenerator(size="64x48", steps=3).spec
     with pytest.raises(UsageError, match="no option"):
         create_generator("flashtalk", options={"wings": 2})
     with pytest.raises(ModelFilesError, match="There is no directory 5"):
@@ -300,6 +300,26 @@ def test_the_same_seed_and_sound_give_the_same_frames(make):
     first = _run(make(seed=3), 0, 1)
     assert np.array_equal(_run(make(seed=3), 0, 1), first)
     assert not np.array_equal(_run(make(seed=4), 0, 1), first)
+
+
+def test_economies_are_the_smaller_numbers_of_steps():
+    wanted = {4: ("3 steps", "2 steps"), 3: ("2 steps",), 2: ()}
+    for steps, economies in wanted.items():
+        assert FlashTalkGenerator(steps=steps).spec.economies == economies
+        assert create_generator("flashtalk", options={"steps": steps}).spec.economies == economies
+
+
+@pytest.mark.parametrize(("economy", "steps"), [(1, 3), (2, 2), (9, 2)])
+def test_a_chunk_with_an_economy_is_that_of_a_generator_made_with_those_steps(make, economy, steps):
+    """From the same state, bit for bit; and afterwards both go on with full work as if nothing had been."""
+    full, cheap = make(steps=4), make(steps=steps)
+    _run(full, 0)
+    cheap._stream._motion, cheap._noise.chunk = full._stream.motion, full._noise.chunk
+    cheap._speech._samples[:] = full._speech._samples
+    images = _run(full, 1, economy=economy)
+    assert np.array_equal(images, _run(cheap, 1))
+    assert torch.equal(full._stream.motion, cheap._stream.motion)
+    assert not np.array_equal(_run(full, 2), _run(cheap, 2)) and full._noise.chunk == cheap._noise.chunk == 3
 
 
 def test_the_voice_is_heard(make):
