@@ -27,8 +27,12 @@ def test_encode(vae_enc_case):
     vae_enc_case.check(build(vae_enc_case).encode(vae_enc_case.tensors["in.video"]), "out.latent")
 
 
-def test_decode(vae_dec_case):
-    vae_dec_case.check(build(vae_dec_case).decode_all(vae_dec_case.tensors["in.latent"]), "out.video")
+@pytest.mark.parametrize("upsampling", ["plain", "merged"])
+def test_decode(vae_dec_case, upsampling):
+    vae = build(vae_dec_case)
+    if upsampling == "merged":
+        vae.merge_upsampling()
+    vae_dec_case.check(vae.decode_all(vae_dec_case.tensors["in.latent"]), "out.video")
 
 
 def test_weights_and_scaling(vae_weights_case):

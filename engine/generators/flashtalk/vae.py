@@ -6,13 +6,15 @@ directions are causal: a stream may be fed in groups of any size, and what has c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from engine.generators.flashtalk.kernels.registry import Kernels
+from engine.generators.flashtalk.kernels.vae_upsample import merged_weight
 from engine.generators.flashtalk.vae_coders import Decoder, Encoder, VaeConfig
-from engine.generators.flashtalk.vae_layers import History, SpatialTiles
+from engine.generators.flashtalk.vae_layers import History, SpatialTiles, Upsample
 
 LATENT_MEAN = (
     -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
@@ -86,6 +88,29 @@ class Vae(nn.Module):
             elif isinstance(module, nn.Conv2d):
                 module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
 
+    def use_kernels(self, kernels: Kernels) -> None:
+        """These fused kernels from now on; `merge_upsampling` is a step of its own."""
+        for module in self.modules():
+            if hasattr(module, "kernels"):
+                module.kernels = kernels
+
+    def merge_upsampling(self, published: Mapping[str, Tensor] | None = None) -> None:
+        """Up-sample and convolve in one from now on, by weights added up from the `published` ones by name.
+
+        Without those from the weights as they are, which loses nothing unless they are narrower than float32.
+        """
+        for name, module in self.named_modules():
+            if isinstance(module, Upsample):
+                own = module.resample["1"].weight
+                exact = own if published is None else published[f"{name}.resample.1.weight"]
+                module.merged = merged_weight(exact.detach(), own.dtype).to(own.device)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """How videos are laid out here; all that comes in is brought into this layout at once."""
+        is_last = self.decoder.conv1.weight.stride(1) == 1
+        return torch.channels_last_3d if is_last else torch.contiguous_format
+
     def latent_scale(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [1, 16, 1, 1, 1] beside the weights, in float32 or wider; copied there once."""
         weight = self.conv1.weight
@@ -128,7 +153,8 @@ class EncodeStream(_Stream):
         The first call takes 1 + 4k frames for 1 + k latents, every other 4k for k. Raises ValueError for other shapes.
         """
         self._check(frames.shape)
-        encoded = self._vae.encoder(frames.to(self._vae.conv1.weight.dtype), self._history, self._tiles)
+        frames = frames.to(self._vae.conv1.weight.dtype, memory_format=self._vae.memory_format)
+        encoded = self._vae.encoder(frames, self._history, self._tiles)
         self._history.at_start = False
         posterior_mean, _ = self._vae.conv1(encoded).chunk(2, dim=1)
         mean, std = self._vae.latent_scale()
@@ -156,7 +182,9 @@ class DecodeStream(_Stream):
             raise ValueError(f"latents are [16, n, rows, columns], not {list(latents.shape)}")
         self._check_size(latents.shape[2:])
         mean, std = self._vae.latent_scale()
-        raw = (latents.unsqueeze(0) * std + mean).to(self._vae.conv2.weight.dtype)
+        raw = (latents.unsqueeze(0) * std + mean).to(
+            self._vae.conv2.weight.dtype, memory_format=self._vae.memory_format
+        )
         frames = self._vae.decoder(self._vae.conv2(raw), self._history, self._tiles)
         self._history.at_start = False
         return frames.clamp_(-1, 1)

@@ -64,7 +64,7 @@ class Head(nn.ModuleDict):
 
     def forward(self, x: Tensor, history: History, tiles: SpatialTiles | None = None) -> Tensor:
         """[1, in, n, H, W] -> [1, out, n, H, W]."""
-        return self["2"](self["0"](x), history, tiles)
+        return self["2"].after(self["0"], x, history, tiles)
 
 
 class Encoder(nn.Module):

@@ -7,14 +7,15 @@ the containers with numbers for keys. Sections 4.1 and 4.4 of the specification 
 
 from __future__ import annotations
 
-import math
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NORM_FLOOR = 1e-12
+from engine.generators.flashtalk.kernels.registry import EAGER
+from engine.generators.flashtalk.kernels.vae_norm import ADD_BIAS, NORM_SILU, NORM_SILU_JOIN, rms_norm, room_like
+from engine.generators.flashtalk.kernels.vae_upsample import transposed
 
 
 class SpatialTiles(Protocol):
@@ -55,19 +56,31 @@ class History:
             frames.zero_()
         self.at_start = True
 
-    def reserve(self, conv: nn.Module, like: Tensor, frames: int = 2) -> Tensor:
-        """The buffer of `conv` for inputs such as `like`; made of zeros when it is not there."""
+    def before(self, conv: nn.Module, like: Tensor, frames: int = 2) -> Tensor:
+        """The last `frames` input frames of `conv`, laid out as `like`; zeros where there were none."""
         if conv not in self._frames:
             with torch.inference_mode(False):  # a buffer made in that mode could not be written outside of it
-                self._frames[conv] = torch.cat([torch.zeros_like(like[:, :, :1])] * frames, dim=2)
+                self._frames[conv] = room_like(like, frames).zero_()
         return self._frames[conv]
+
+    def keep(self, conv: nn.Module, joined: Tensor) -> None:
+        """Remember the last frames of `joined`, which are all of the input that there was lately."""
+        kept = self._frames[conv]
+        kept.copy_(joined[:, :, -kept.shape[2] :])
 
     def join(self, conv: nn.Module, x: Tensor, frames: int = 2) -> Tensor:
         """`x` with the `frames` frames before it; the last ones are kept for the next call."""
-        before = self.reserve(conv, x, frames)
-        joined = torch.cat((before, x), dim=2)
-        before.copy_(joined[:, :, -frames:])
+        before = self.before(conv, x, frames)
+        joined = room_like(x, frames + x.shape[2])
+        joined[:, :, :frames].copy_(before)
+        joined[:, :, frames:].copy_(x)
+        self.keep(conv, joined)
         return joined
+
+    def begin(self, conv: nn.Module, x: Tensor) -> Tensor:
+        """`x`, a stream's first frame alone; it is kept behind zeros."""
+        self.before(conv, x)[:, :, -1:].copy_(x)
+        return x
 
 
 def rows_around(x: Tensor, tiles: SpatialTiles | None, *, top: int = 1, bottom: int = 1) -> tuple[Tensor, int]:
@@ -99,19 +112,11 @@ class RmsNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(channels, *[1] * axes_after))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._normed(x).to(x.dtype)
-
-    def _normed(self, x: Tensor) -> Tensor:
-        wide = torch.promote_types(x.dtype, torch.float32)
-        length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=wide)
-        return x * (math.sqrt(x.shape[1]) / length.clamp(min=NORM_FLOOR)) * self.gamma
+        return rms_norm(x, self.gamma)
 
 
 class NormSilu(RmsNorm):
-    """RMS norm, then SiLU; nothing is rounded between them."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.silu(self._normed(x)).to(x.dtype)
+    """The weights of an RMS norm with SiLU behind it, of which `CausalConv3d.after` computes both in one."""
 
 
 class CausalConv3d(nn.Conv3d):
@@ -119,16 +124,47 @@ class CausalConv3d(nn.Conv3d):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3)
+        self.kernels = EAGER
 
     def forward(  # type: ignore[override]
         self, x: Tensor, history: History, tiles: SpatialTiles | None = None
     ) -> Tensor:
         """New frames [1, in, n, H, W] -> [1, out, n, H, W]."""
         x, missing_rows = rows_around(x, tiles)
-        joined, weight = history.join(self, x), self.weight
-        if history.at_start and x.shape[2] == 1:  # the two frames before are zeros: a third of the work is left
-            joined, weight = x, weight[:, :, -1:]
-        return F.conv3d(joined, weight, self.bias, padding=(0, missing_rows, 1))
+        joined = history.begin(self, x) if history.at_start and x.shape[2] == 1 else history.join(self, x)
+        return self._convolve(joined, missing_rows, self.bias)
+
+    def after(
+        self,
+        norm: NormSilu,
+        x: Tensor,
+        history: History,
+        tiles: SpatialTiles | None = None,
+        *,
+        bias: Tensor | None = None,
+        adds_bias: bool = True,
+    ) -> Tensor:
+        """The same of what `norm` and SiLU make of `x` + `bias` [in]; without its own bias where that is added later.
+
+        In one pass `x` is normed into the place behind the frames before it.
+        """
+        own_bias = self.bias if adds_bias else None
+        if tiles is not None:
+            normed = self.kernels[NORM_SILU](x, norm.gamma, bias)
+            x, missing_rows = rows_around(normed, tiles)
+            return self._convolve(history.join(self, x), missing_rows, own_bias)
+        if history.at_start and x.shape[2] == 1:
+            joined = history.begin(self, self.kernels[NORM_SILU](x, norm.gamma, bias))
+        else:
+            joined = self.kernels[NORM_SILU_JOIN](x, history.before(self, x), norm.gamma, bias)
+            history.keep(self, joined)
+        return self._convolve(joined, 1, own_bias)
+
+    def _convolve(self, joined: Tensor, missing_rows: int, bias: Tensor | None) -> Tensor:
+        if joined.shape[2] == 1:  # the two frames before are zeros: a third of the work is left, and no third axis
+            frame = F.conv2d(joined.squeeze(2), self.weight[:, :, -1], bias, padding=(missing_rows, 1))
+            return frame.unsqueeze(2)
+        return F.conv3d(joined, self.weight, bias, padding=(0, missing_rows, 1))
 
 
 class FrameConv2d(nn.Conv2d):
@@ -158,13 +194,21 @@ class ResidualBlock(nn.Module):
         )
         is_wider = in_channels != out_channels
         self.shortcut = nn.Conv3d(in_channels, out_channels, 1) if is_wider else nn.Identity()
+        self.kernels = EAGER
 
     def forward(self, x: Tensor, history: History, tiles: SpatialTiles | None = None) -> Tensor:
         """[1, in, n, H, W] -> [1, out, n, H, W]."""
-        layers = self.residual
-        inner = layers["2"](layers["0"](x), history, tiles)
-        inner = layers["6"](layers["3"](inner), history, tiles)
-        return inner.add_(self.shortcut(x))
+        first, second = self.residual["2"], self.residual["6"]
+        if ADD_BIAS not in self.kernels:
+            inner = first.after(self.residual["0"], x, history, tiles)
+            return second.after(self.residual["3"], inner, history, tiles).add_(self.shortcut(x))
+        # cuDNN adds no bias itself: each one would be another pass, so they wait for the next one that there is anyway.
+        inner = first.after(self.residual["0"], x, history, tiles, adds_bias=False)
+        inner = second.after(self.residual["3"], inner, history, tiles, bias=first.bias, adds_bias=False)
+        bias = second.bias.to(torch.promote_types(x.dtype, torch.float32))
+        if isinstance(self.shortcut, nn.Conv3d):
+            bias, x = bias + self.shortcut.bias, F.conv3d(x, self.shortcut.weight)
+        return self.kernels[ADD_BIAS](inner, x, bias)
 
 
 class AttentionBlock(nn.Module):
@@ -217,6 +261,8 @@ class Upsample(nn.Module):
     def __init__(self, channels: int, *, in_time: bool) -> None:
         super().__init__()
         self.resample = nn.ModuleDict({"1": FrameConv2d(channels, channels // 2)})
+        self.merged: Tensor | None = None
+        """What `merged_weight` makes of the convolution's weight, where that form is used."""
         self._in_time = in_time
         if in_time:
             self.time_conv = nn.Conv3d(channels, 2 * channels, (3, 1, 1))
@@ -225,6 +271,10 @@ class Upsample(nn.Module):
         """[1, C, n, H, W] -> [1, C/2, m, 2H, 2W]."""
         if self._in_time:
             x = self._double_frames(x, history)
+        if self.merged is not None:
+            x, missing_rows = rows_around(x, tiles)
+            bias = self.resample["1"].bias
+            return as_video(transposed(as_frames(x), self.merged, bias, halo=1 - missing_rows))
         x = as_video(F.interpolate(as_frames(x), scale_factor=2, mode="nearest"))
         return self.resample["1"](x, tiles)
 
@@ -232,7 +282,7 @@ class Upsample(nn.Module):
         """The first frame stands alone, and is not even history: before the second lie zeros."""
         if not history.at_start:
             return self._pairs(history.join(self.time_conv, x))
-        history.reserve(self.time_conv, x)
+        history.before(self.time_conv, x)
         first, rest = x[:, :, :1], x[:, :, 1:]
         return (
             first if rest.shape[2] == 0 else torch.cat((first, self._pairs(history.join(self.time_conv, rest))), dim=2)

@@ -1,4 +1,4 @@
-"""All kernels of the transformer, in the order in which they are checked."""
+"""All kernels, in the order in which they are checked."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from engine.generators.flashtalk.kernels.linear_gelu import LINEAR_GELU
 from engine.generators.flashtalk.kernels.norm_rotary import NORM_ROTARY
 from engine.generators.flashtalk.kernels.residual import ADD_GATED
 from engine.generators.flashtalk.kernels.rms_norm import RMS_NORM
+from engine.generators.flashtalk.kernels.vae_norm import ADD_BIAS, NORM_SILU, NORM_SILU_JOIN
+from engine.generators.flashtalk.kernels.vae_upsample import UPSAMPLE
 
 DIT_KERNELS = (
     NORM_ROTARY,
@@ -18,3 +20,5 @@ DIT_KERNELS = (
     RMS_NORM,
     LINEAR_GELU,
 )
+VAE_KERNELS = (NORM_SILU_JOIN, NORM_SILU, ADD_BIAS, UPSAMPLE)
+"""Of the video autoencoder."""

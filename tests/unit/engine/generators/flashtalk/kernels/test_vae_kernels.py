@@ -1,0 +1,158 @@
+"""The video VAE's fused kernels against their plain forms, float64 and the whole VAE."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import torch.nn.functional as F  # noqa: E402
+
+from engine.generators.flashtalk.kernels.catalog import VAE_KERNELS  # noqa: E402
+from engine.generators.flashtalk.kernels.registry import check, choose_kernels, errors_of  # noqa: E402
+from engine.generators.flashtalk.kernels.vae_norm import (  # noqa: E402
+    ADD_BIAS,
+    NORM_SILU,
+    NORM_SILU_JOIN,
+    add_bias,
+    norm_silu,
+    norm_silu_join,
+)
+from engine.generators.flashtalk.kernels.vae_upsample import (  # noqa: E402
+    UPSAMPLE,
+    merged_weight,
+    transposed,
+    upsample_convolve,
+)
+from engine.generators.flashtalk.vae import Vae, VaeConfig  # noqa: E402
+
+TRITON = [NORM_SILU, NORM_SILU_JOIN, ADD_BIAS]
+LAST = torch.channels_last_3d
+
+
+def _drawn(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def test_plain_forms_compute_what_the_specification_says():
+    x, before = _drawn(1, 6, 3, 4, 5), _drawn(1, 6, 2, 4, 5, seed=1)
+    gamma, bias = _drawn(6, 1, 1, 1, seed=2), _drawn(6, seed=3)
+    x[:, :, 0, 0, 0] = 0  # nothing to divide by
+
+    def exact(y):
+        length = y.square().sum(1, keepdim=True).sqrt().clamp(min=1e-12)
+        normed = y / length * 6**0.5 * gamma
+        return normed / (1 + torch.exp(-normed))
+
+    shifted = x + bias.view(6, 1, 1, 1)
+    torch.testing.assert_close(norm_silu(x, gamma), exact(x), rtol=0, atol=1e-12)
+    torch.testing.assert_close(norm_silu(x, gamma, bias), exact(shifted), rtol=0, atol=1e-12)
+    joined = torch.cat((before, exact(shifted)), dim=2)
+    torch.testing.assert_close(norm_silu_join(x, before, gamma, bias), joined, rtol=0, atol=1e-12)
+    torch.testing.assert_close(add_bias(x, 2 * x, bias), 3 * x + bias.view(6, 1, 1, 1), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, LAST])
+def test_plain_forms_keep_the_layout_and_round_once(dtype, layout):
+    x = _drawn(1, 64, 3, 4, 5, dtype=dtype).contiguous(memory_format=layout)
+    before, gamma = x[:, :, :2].contiguous(memory_format=layout), _drawn(64, 1, 1, 1, seed=2, dtype=dtype)
+    kept = x.clone()
+    results = (norm_silu(x, gamma), norm_silu_join(x, before, gamma), add_bias(x, x, gamma.flatten().float()))
+    for result in results:
+        assert result.dtype == dtype and result.is_contiguous(memory_format=layout)
+    assert torch.equal(x, kept)
+    if dtype == torch.bfloat16:
+        exact = norm_silu(x.double(), gamma.double())
+        assert (results[0] != exact.to(dtype)).float().mean() < 2e-3
+
+
+@pytest.mark.parametrize("kernel", TRITON, ids=lambda kernel: kernel.name)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fused_forms_are_as_near_to_float64_as_the_plain_ones(kernel, kernel_device, dtype):
+    check(kernel, kernel.load(), kernel_device, dtype)
+
+
+@pytest.mark.parametrize("kernel", TRITON, ids=lambda kernel: kernel.name)
+def test_the_check_tells_when_a_kernel_reads_something_else(kernel, kernel_device):
+    fused = kernel.load()
+    arguments = kernel.samples(torch.Generator(kernel_device).manual_seed(0), kernel_device, torch.float32)[1]
+    for place, value in enumerate(arguments):
+        if not isinstance(value, torch.Tensor):
+            continue
+
+        def careless(*given, place=place):
+            if given[place] is None:
+                return fused(*given)
+            return fused(*given[:place], torch.zeros_like(given[place]), *given[place + 1 :])
+
+        with pytest.raises(RuntimeError, match="error"):
+            check(kernel, careless, kernel_device, torch.float32)
+
+
+def test_other_layouts_are_left_to_the_plain_forms(kernel_device):
+    x, gamma = _drawn(1, 6, 2, 4, 5).to(kernel_device), _drawn(6, 1, 1, 1, seed=2).to(kernel_device)
+    assert torch.equal(NORM_SILU.load()(x, gamma), norm_silu(x, gamma))
+    assert torch.equal(NORM_SILU_JOIN.load()(x, x, gamma), norm_silu_join(x, x, gamma))
+
+
+# ------------------------------------------------------------------------------------------- up-sampling
+
+
+def test_four_products_are_the_nine():
+    frames, weight, bias = _drawn(3, 8, 5, 4), _drawn(6, 8, 3, 3, seed=1), _drawn(6, seed=2)
+    wanted = upsample_convolve(frames, weight, bias)
+    large = frames.repeat_interleave(2, -1).repeat_interleave(2, -2)
+    torch.testing.assert_close(wanted, F.conv2d(large, weight, bias, padding=1))
+    merged = merged_weight(weight, torch.float64)
+    torch.testing.assert_close(transposed(frames, merged, bias), wanted, rtol=0, atol=1e-12)
+    cut = torch.cat(
+        [transposed(F.pad(frames, (0, 0, 1, 1))[:, :, n : n + 3], merged, bias, halo=1) for n in range(5)], 2
+    )
+    torch.testing.assert_close(cut, wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_merged_up_sampling_keeps_to_the_rule_of_errors(dtype):
+    check(UPSAMPLE, UPSAMPLE.load(), torch.device("cpu"), dtype)
+
+
+def test_weights_that_were_rounded_before_are_less_exact():
+    """Why the published weights are needed for it: sums of rounded ones, rounded again, would break the rule."""
+    frames, weight, bias = UPSAMPLE.samples(torch.Generator().manual_seed(0), torch.device("cpu"), torch.bfloat16)[0]
+    exact = upsample_convolve(frames.double(), weight.double(), bias.double())
+    narrow = bias.bfloat16()
+    errors = [
+        errors_of(transposed(frames, merged_weight(given, torch.bfloat16), narrow), exact).relative
+        for given in (weight, weight.bfloat16())
+    ]
+    assert errors[1] > 1.1 * errors[0]
+
+
+# ------------------------------------------------------------------------------------------- in the VAE
+
+
+@pytest.fixture(scope="module")
+def weights():
+    weights, source = {}, torch.Generator().manual_seed(1)
+    for name, value in Vae(VaeConfig(dim=8)).state_dict().items():
+        inputs = value[0].numel()
+        drawn = torch.randn(value.shape, generator=source) * (0.2 if inputs == 1 else inputs**-0.5)
+        weights[name] = drawn + 1.0 if name.endswith("gamma") else drawn
+    return weights
+
+
+@pytest.mark.parametrize("direction", ["encode", "decode_all"])
+def test_a_vae_with_all_kernels_is_the_same_vae(weights, kernel_device, direction):
+    plain, fused = Vae(VaeConfig(dim=8)), Vae(VaeConfig(dim=8))
+    for vae in (plain, fused):
+        vae.load_state_dict(weights)
+        vae.to(kernel_device)
+    fused.use_channels_last()
+    fused.merge_upsampling(weights)
+    kernels = choose_kernels(VAE_KERNELS, "all", kernel_device, torch.float32)
+    assert not kernels.refused and NORM_SILU_JOIN in kernels and ADD_BIAS in kernels
+    fused.use_kernels(kernels)
+    given = _drawn(16, 3, 2, 3) if direction == "decode_all" else _drawn(1, 3, 5, 16, 24).clamp(-1, 1)
+    given = given.float().to(kernel_device)
+    wanted = getattr(plain, direction)(given)
+    assert wanted.std() > 0.1 and (wanted.abs() == 1).float().mean() < 0.5
+    assert (getattr(fused, direction)(given) - wanted).abs().max() < 2e-5 * wanted.abs().max()
