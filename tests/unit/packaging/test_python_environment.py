@@ -2,6 +2,9 @@
 a recorder: what pip itself does is tried by every run of the set-up."""
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,21 @@ def pip_calls(environment, monkeypatch):
     return calls
 
 
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """An environment as Python makes it, which takes seconds."""
+    folder = tmp_path_factory.mktemp("fresh") / ".venv"
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    return folder
+
+
+@pytest.fixture
+def project_with_environment(project, fresh):
+    """A copy of `fresh` lies in it, which nothing has been installed into."""
+    shutil.copytree(fresh, project / ".venv", symlinks=True)
+    return project
+
+
 def test_first_run_installs_and_second_does_nothing(environment, project, pip_calls):
     python = environment.ensure(project, for_tests=False)
     assert environment.is_whole(python)
@@ -35,21 +53,25 @@ def test_first_run_installs_and_second_does_nothing(environment, project, pip_ca
     assert len(pip_calls) == 1
 
 
-def test_tests_bring_the_pinned_torch_first(environment, project, pip_calls):
+def test_tests_bring_the_pinned_torch_first(environment, project_with_environment, pip_calls):
+    project = project_with_environment
     environment.ensure(project, for_tests=True)
     assert pip_calls == [("torch==2.13.0",), ("--editable", f"{project}[gpu,gui,test]")]
     environment.ensure(project, for_tests=False)
     assert len(pip_calls) == 2, "an environment for tests also runs the program"
 
 
-def test_changed_dependencies_are_installed(environment, project, pip_calls):
+def test_changed_dependencies_are_installed(environment, project_with_environment, pip_calls):
+    project = project_with_environment
     environment.ensure(project, for_tests=False)
     (project / "pyproject.toml").write_text("[project]\nname = 'y'\n", encoding="utf-8")
     environment.ensure(project, for_tests=False)
     assert len(pip_calls) == 2
 
 
-def test_interrupted_installation_is_done_again(environment, project, pip_calls, monkeypatch):
+def test_interrupted_installation_is_done_again(environment, project_with_environment, pip_calls, monkeypatch):
+    project = project_with_environment
+
     def interrupt(folder, *what):
         raise KeyboardInterrupt
 
@@ -62,9 +84,10 @@ def test_interrupted_installation_is_done_again(environment, project, pip_calls,
 
 
 @pytest.mark.parametrize("damage", ["no interpreter", "only a folder"])
-def test_half_made_environment_is_mended(environment, project, pip_calls, damage):
+def test_half_made_environment_is_mended(environment, project, fresh, pip_calls, damage):
     python = environment.venv_python(project / ".venv")
     if damage == "no interpreter":
+        shutil.copytree(fresh, project / ".venv", symlinks=True)
         environment.ensure(project, for_tests=False)
         python.unlink()
     else:
