@@ -81,7 +81,9 @@ class Faults:
         return lambda: self._stage.slow_file.unlink(missing_ok=True)
 
     def _suspend(self) -> Callable[[], None]:
-        """Every process of the product; the servers go on, as they do for a program that is stopped."""
+        """Every process of the product; the servers go on, as they do for a program that is stopped. Who watches keeps
+        the camera."""
+        self._watcher.with_suffix(".patience").touch()
         pids = list(family_of(self._pid).values())
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
@@ -89,6 +91,7 @@ class Faults:
         def end() -> None:
             for pid in pids:
                 _continue(pid)
+            self._watcher.with_suffix(".patience").unlink()
 
         return end
 

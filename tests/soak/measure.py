@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from stage import family_of
 
-
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 

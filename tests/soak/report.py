@@ -49,4 +49,8 @@ def _plain(session: Session, rows: list[Row]) -> dict:
         {"name": h.fault.name, "at_s": round(h.start_s - session.start_s, 1), "seconds": round(h.end_s - h.start_s, 1)}
         for h in session.happened
     ]
-    return {"session": session.name, "faults": faults, "rows": [asdict(row) for row in rows]}
+    samples = [
+        [round(s.at_s - session.start_s), s.role, s.pid, round(s.memory_mb, 1), s.files] for s in session.samples
+    ]
+    rows_told = [asdict(row) for row in rows]
+    return {"session": session.name, "faults": faults, "rows": rows_told, "processes": samples}

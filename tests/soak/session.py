@@ -118,7 +118,8 @@ class Soak:
         with (self.folder / "live.err").open("wb") as errors:
             product = self._stage.start_python(
                 "product.py", "live", "--portrait", "sample:", "--generator", "slow", "--mic", "fakemic",
-                "--gate", "off", "--canvas", f"{WIDTH}x{HEIGHT}", "--voice-out", "virtual", "--camera-backend", "pipewire", "--fill", "crop",
+                "--gate", "off", "--canvas", f"{WIDTH}x{HEIGHT}", "--fill", "crop",
+                "--voice-out", "virtual", "--camera-backend", "pipewire",
                 "--record", str(path), "--json", "--stats", str(self.folder / "live.json"),
                 stdout=subprocess.PIPE, stderr=errors,
             )  # fmt: skip

@@ -57,6 +57,7 @@ class _View:
 
     def __init__(self, log, pid_file: Path, width: int, height: int) -> None:
         self._log, self._height = log, height
+        self._patience = pid_file.with_suffix(".patience")
         self._picture = bytearray(2 * width * height)
         self._seen_s = time.monotonic()
         self._process = subprocess.Popen(
@@ -81,10 +82,10 @@ class _View:
         self._process.stdout.close()
 
     def _guard(self) -> None:
-        """End a viewer of a camera that is gone; one that is stopped from outside is let alone."""
+        """End a viewer of a camera that is gone; it is let alone where it is stopped from outside, or told to wait."""
         while self._process.poll() is None:
             time.sleep(0.25)
-            if _is_stopped(self._process.pid):
+            if _is_stopped(self._process.pid) or self._patience.exists():
                 self._seen_s = time.monotonic()
             elif time.monotonic() - self._seen_s > _GIVE_UP_S:
                 self._process.kill()
