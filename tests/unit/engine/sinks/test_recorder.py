@@ -126,7 +126,7 @@ def test_killed_process_leaves_a_playable_file(tmp_path, contrast):
             recorder.send(PresentedFrame(image=np.roll(noise, tick), tick=tick, frame=tick, due_s=0))
         os.kill(os.getpid(), signal.SIGKILL)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=os.getcwd(), timeout=60)
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=os.getcwd(), timeout=150)
     assert done.returncode == -signal.SIGKILL
     with av.open(str(path)) as file:
         assert _readable_pictures(file) >= 100
