@@ -6,6 +6,8 @@ torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F  # noqa: E402
 
+from engine.generators.flashtalk.attention import choose_attention  # noqa: E402
+from engine.generators.flashtalk.config import DiTConfig  # noqa: E402
 from engine.generators.flashtalk.kernels.catalog import DIT_KERNELS  # noqa: E402
 from engine.generators.flashtalk.kernels.layer_norm import (  # noqa: E402
     add_gated_norm,
@@ -15,10 +17,12 @@ from engine.generators.flashtalk.kernels.layer_norm import (  # noqa: E402
 )
 from engine.generators.flashtalk.kernels.linear_gelu import LINEAR_GELU  # noqa: E402
 from engine.generators.flashtalk.kernels.norm_rotary import norm_rotary  # noqa: E402
-from engine.generators.flashtalk.kernels.registry import check, choose_kernels, tensors_of  # noqa: E402
+from engine.generators.flashtalk.kernels.registry import Kernels, check, choose_kernels, tensors_of  # noqa: E402
 from engine.generators.flashtalk.kernels.residual import add_gated  # noqa: E402
 from engine.generators.flashtalk.kernels.rms_norm import rms_norm  # noqa: E402
 from engine.generators.flashtalk.rope import rotary_table  # noqa: E402
+from engine.generators.flashtalk.transformer import DiT  # noqa: E402
+from engine.parallel.group import LocalGroup  # noqa: E402
 
 TRITON = [kernel for kernel in DIT_KERNELS if kernel is not LINEAR_GELU]
 EPS = 1e-6
@@ -124,3 +128,44 @@ def test_every_kernel_is_used_on_a_gpu():
         pytest.skip("needs a CUDA device")
     kernels = choose_kernels(DIT_KERNELS, "all", torch.device("cuda"), torch.bfloat16)
     assert not kernels.refused and len(kernels.active) == len(DIT_KERNELS)
+
+
+def test_a_whole_step_of_fused_kernels_is_the_plain_step(kernel_device):
+    """Every one of them is called, with the arguments that its plain form takes."""
+    torch.manual_seed(0)
+    config = DiTConfig(
+        dim=64, ffn_dim=80, freq_dim=32, num_heads=4, num_layers=2, text_dim=24, text_len=32, intermediate_dim=8,
+        output_dim=40, context_tokens=6, img_emb_in_dim=32, audio_blocks=3, audio_channels=16,
+    )  # fmt: skip
+    dit = DiT(config).to(kernel_device)
+    for name, parameter in dit.named_parameters():
+        if "modulation" in name:
+            parameter.normal_()
+    dit.pack_projections()
+
+    def drawn(*shape):
+        return torch.randn(*shape).to(kernel_device)
+
+    group, attention = LocalGroup(), choose_attention(kernel_device, torch.float32)
+    stream = dit.stream_conditions(drawn(5, 24), drawn(9, 32), drawn(20, 3, 4, 6), drawn(2), group)
+    chunk = dit.chunk_conditions(drawn(1, 5, 3, 16), drawn(2, 8, 3, 16))
+    given = (drawn(16, 3, 4, 6), 1, stream, chunk, group, attention, 1)
+    wanted = dit(*given)
+    calls = dict.fromkeys((kernel.name for kernel in TRITON), 0)
+
+    def counted(kernel):
+        function = kernel.load()
+
+        def call(*arguments):
+            calls[kernel.name] += 1
+            return function(*arguments)
+
+        return call
+
+    dit.use_kernels(Kernels(active={kernel.name: counted(kernel) for kernel in TRITON}))
+    got = dit(*given)
+    assert ((got - wanted).norm() / wanted.norm()).item() < 1e-6
+    assert calls == {
+        "norm_rotary": 4, "norm_modulate": 2, "add_gated_norm": 2, "add_norm": 2, "add_norm_modulate": 2,
+        "add_gated": 2, "rms_norm": 2,
+    }  # fmt: skip
