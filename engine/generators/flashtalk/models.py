@@ -24,8 +24,9 @@ from engine.generators.flashtalk.image_encoder import (
     encode_image,
     rename_image_encoder,
 )
-from engine.generators.flashtalk.kernels.catalog import DIT_KERNELS
-from engine.generators.flashtalk.kernels.registry import Kernels, choose_kernels
+from engine.generators.flashtalk.kernels.catalog import DIT_KERNELS, VAE_KERNELS
+from engine.generators.flashtalk.kernels.registry import EAGER, Kernels, choose_kernels
+from engine.generators.flashtalk.kernels.vae_upsample import UPSAMPLE
 from engine.generators.flashtalk.speech_encoder import (
     SpeechEncoder,
     SpeechEncoderConfig,
@@ -148,9 +149,10 @@ def _load(
 ) -> Models:
     precision = precision_for(device)
     backend = choose_attention(device, precision.dit, attention)
-    logger.info("FlashTalk runs on %s in %s with %s attention", device, precision.dit, backend.name)
+    logger.info("FlashTalk runs on %s in %s with %s attention", device, precision.dit, backend.label)
+    chosen = choose_kernels((*DIT_KERNELS, *VAE_KERNELS), kernels, device, precision.dit)
     progress.update("video autoencoder", 0, 1)
-    vae = load_vae(report.vae, device, precision.vae)
+    vae = load_vae(report.vae, device, precision.vae, chosen)
     speech = None
     if rank == 0:
         progress.update("speech encoder", 0, 1)
@@ -158,14 +160,13 @@ def _load(
     config = DiTConfig.from_dict(report.config)
     dit = load_dit(config, report.transformer_files, device, precision.dit, progress)
     dit.pack_projections()
-    chosen = choose_kernels(DIT_KERNELS, kernels, device, precision.dit)
     dit.use_kernels(chosen)
     return Models(
         dit=dit, vae=vae, speech=speech, device=device, precision=precision, attention=backend, kernels=chosen
     )
 
 
-def load_vae(path: Path, device: torch.device, dtype: torch.dtype) -> Vae:
+def load_vae(path: Path, device: torch.device, dtype: torch.dtype, kernels: Kernels = EAGER) -> Vae:
     """The video autoencoder. Raises `ModelFilesError`."""
     state = read_pth(path)
     first = state.get("encoder.conv1.weight")
@@ -175,6 +176,9 @@ def load_vae(path: Path, device: torch.device, dtype: torch.dtype) -> Vae:
     assign(vae, cast(state, device, dtype))
     if device.type == "cuda":
         vae.use_channels_last()
+    if device.type == "cpu" or UPSAMPLE in kernels:  # twice as fast on a CPU, and nobody has seen it on a GPU
+        vae.merge_upsampling(state)
+    vae.use_kernels(kernels)
     return vae
 
 

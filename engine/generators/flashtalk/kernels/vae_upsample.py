@@ -26,11 +26,12 @@ def upsample_convolve(frames: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def merged_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """The transposed convolution's weight [C, O, 4, 4] of `weight` [O, C, 3, 3], channels last.
 
-    Added up in the precision of `weight`, then rounded to `dtype`: give it the weights as they are published, because
+    Added up in float32 at least, then rounded to `dtype`: give it the weights as they are published, because
     sums of rounded weights that are rounded again are less exact than the two steps apart.
     """
-    taps = torch.tensor(_TAPS, dtype=weight.dtype, device=weight.device)
-    merged = torch.einsum("ak,bl,oikl->ioab", taps, taps, weight)
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    taps = torch.tensor(_TAPS, dtype=wide, device=weight.device)
+    merged = torch.einsum("ak,bl,oikl->ioab", taps, taps, weight.to(wide))
     return merged.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
