@@ -15,22 +15,33 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.errors import UsageError
+from engine.generators.flashtalk.attention_8bit import attend_8bit
 
 logger = logging.getLogger(__name__)
 
 _PROBE_TOLERANCE = 2e-2
 """A kernel in 8 bits of mantissa stays within about 5e-3 of exact attention on unit normal input."""
-
+_APPROXIMATE_TOLERANCE = 0.04
+"""Relative error that a kernel of 8 bits may have on input like the model's; `attend_8bit` has about half of it."""
 
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionBackend:
-    """A kernel under the name that is shown to people; implements `engine.parallel.group.Attention`."""
+    """A kernel under the name that is shown to people; implements `engine.parallel.group.Attention`.
+
+    `error` is the relative one of a kernel that only approximates attention, measured here; 0 for the others.
+    """
 
     name: str
     attend: Kernel
+    error: float = 0.0
+
+    @property
+    def label(self) -> str:
+        """The name, and what it costs."""
+        return f"{self.name} (off by {100 * self.error:.1f} %)" if self.error else self.name
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of q to k and v."""
@@ -44,10 +55,13 @@ class AttentionBackend:
 def choose_attention(device: torch.device, dtype: torch.dtype, wanted: str = "auto") -> AttentionBackend:
     """The fastest kernel that runs here and agrees with exact attention on a probe.
 
-    `wanted` names one of `attention_names()`; then only that one is tried. Raises `UsageError` where it cannot run.
+    `wanted` names one of `attention_names()`; then only that one is tried, and only then one that approximates. Raises
+    `UsageError` where it cannot run.
     """
-    if wanted not in ("auto", *_BACKENDS):
+    if wanted not in attention_names():
         raise UsageError(f'There is no attention called "{wanted}".', hint=f"Choose one of: {attention_names()}.")
+    if wanted in _APPROXIMATE:
+        return _choose_approximate(wanted, device, dtype)
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
         if wanted not in ("auto", "sdpa"):
             raise UsageError(f"The attention {wanted} needs a CUDA device and 16-bit weights.", hint="Choose auto.")
@@ -67,7 +81,22 @@ def choose_attention(device: torch.device, dtype: torch.dtype, wanted: str = "au
 
 def attention_names() -> tuple[str, ...]:
     """What `choose_attention` takes, the fastest first after auto."""
-    return ("auto", *_BACKENDS)
+    return ("auto", *_BACKENDS, *_APPROXIMATE)
+
+
+def _choose_approximate(name: str, device: torch.device, dtype: torch.dtype) -> AttentionBackend:
+    if name != "emulated8" and (device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16)):
+        raise UsageError(f"The attention {name} needs a CUDA device and 16-bit weights.", hint="Choose auto.")
+    try:
+        attend = _APPROXIMATE[name](device)
+        error = _approximate_error(attend, device, dtype)
+        if not error <= _APPROXIMATE_TOLERANCE:
+            raise RuntimeError(f"its result is off by {100 * error:.1f} %")
+    except Exception as error:
+        raise UsageError(f"The attention {name} does not run on this device ({error}).", hint="Choose auto.") from error
+    backend = AttentionBackend(name=name, attend=attend, error=error)
+    logger.info("attention %s approximates: relative error %.4f on input like the model's", name, error)
+    return backend
 
 
 def attend_few_keys(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -134,6 +163,12 @@ def _cudnn(device: torch.device) -> Kernel:
     return attend
 
 
+def _sage(device: torch.device) -> Kernel:
+    """SageAttention: INT8 for queries and keys, FP8 (FP16 on older cards) for weights and values."""
+    attend = import_module("sageattention").sageattn
+    return _batched(lambda q, k, v: attend(q, k, v, tensor_layout="NHD", is_causal=False))
+
+
 def _batched(function: Callable[..., Tensor]) -> Kernel:
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         out = function(q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0))
@@ -152,6 +187,32 @@ def _probe(attend: Kernel, device: torch.device, dtype: torch.dtype) -> None:
         raise RuntimeError(f"its result is off by {error:.3g}")
 
 
+def model_like(
+    tokens: int, heads: int, generator: torch.Generator, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k, v [tokens, heads, 128] like the model's: a few strong channels, keys with something in common, queries that
+    look for some of the keys, values off their mean."""
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(*shape, device=device, generator=generator)
+
+    strong = torch.ones(heads, 128, device=device)
+    strong[:, ::17] = 4.0
+    k = drawn(tokens, heads, 128)
+    q = drawn(tokens, heads, 128) + 0.8 * k[torch.randperm(tokens, generator=generator, device=device)]
+    k = (k + 2.0 * drawn(1, heads, 128)) * strong.rsqrt()
+    v = drawn(tokens, heads, 128) + 0.5 * drawn(1, heads, 128)
+    return tuple(x.to(dtype) for x in (q * strong.sqrt(), k, v))  # type: ignore[return-value]
+
+
+def _approximate_error(attend: Kernel, device: torch.device, dtype: torch.dtype) -> float:
+    """Relative to exact attention, on input like the model's."""
+    generator = torch.Generator(device).manual_seed(0)
+    q, k, v = model_like(500, 4, generator, device, dtype)
+    exact = _sdpa(q.float(), k.float(), v.float())
+    return (torch.linalg.vector_norm(attend(q, k, v).float() - exact) / torch.linalg.vector_norm(exact)).item()
+
+
 _BACKENDS: dict[str, Callable[[torch.device], Kernel]] = {
     "flash3": _flash3,
     "flash4": _flash4,
@@ -159,3 +220,8 @@ _BACKENDS: dict[str, Callable[[torch.device], Kernel]] = {
     "flash2": _flash2,
     "sdpa": lambda device: _sdpa,
 }
+_APPROXIMATE: dict[str, Callable[[torch.device], Kernel]] = {
+    "sage": _sage,
+    "emulated8": lambda device: attend_8bit,
+}
+"""Kernels of 8 bits, used only by name. The second is slow: it shows what the first costs in quality, on any device."""

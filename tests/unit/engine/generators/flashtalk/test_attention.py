@@ -73,7 +73,7 @@ def test_an_unknown_kernel_is_refused_with_the_known_ones():
     assert "flash9" in raised.value.message and "sdpa" in raised.value.hint
 
 
-@pytest.mark.parametrize("name", [name for name in attention_names() if name not in ("auto", "sdpa")])
+@pytest.mark.parametrize("name", [name for name in attention_names() if name not in ("auto", "sdpa", "emulated8")])
 def test_a_kernel_for_gpus_is_refused_on_a_cpu(name):
     with pytest.raises(UsageError) as raised:
         choose_attention(CPU, torch.bfloat16, name)
@@ -146,3 +146,71 @@ def test_no_kernel_at_all_names_every_reason(kernels):
 def test_full_precision_on_a_gpu_takes_the_plain_kernel(kernels):
     kernels(first=_good, sdpa=_good)
     assert choose_attention(_Gpu(), torch.float32).name == "sdpa"
+
+
+# ------------------------------------------------------------------------------------------------- in 8 bits
+
+
+def _relative(got, exact):
+    return ((got.double() - exact.double()).norm() / exact.double().norm()).item()
+
+
+def _model_like(tokens=300, heads=2, seed=0):
+    return module.model_like(tokens, heads, torch.Generator().manual_seed(seed), CPU, torch.float32)
+
+
+def test_attention_in_8_bits_is_near_to_exact_attention():
+    q, k, v = _model_like()
+    exact = module._sdpa(q.double(), k.double(), v.double())
+    error = _relative(module.attend_8bit(q, k, v), exact)
+    rounded = _relative(module._sdpa(q.bfloat16(), k.bfloat16(), v.bfloat16()), exact)
+    assert 3 * rounded < error < module._APPROXIMATE_TOLERANCE
+
+
+def test_what_all_keys_have_in_common_costs_nothing():
+    """It moves all logits of a query alike; rounded with the keys it would drown them."""
+    q, k, v = _model_like()
+    shift = 30.0 * torch.randn(1, 2, 128, generator=torch.Generator().manual_seed(5))
+    exact = module._sdpa(q.double(), k.double(), v.double())
+    assert _relative(module.attend_8bit(q, k + shift, v), exact) < 1.1 * _relative(module.attend_8bit(q, k, v), exact)
+
+
+def test_attention_in_8_bits_is_exact_where_nothing_is_rounded():
+    """Whole numbers up to 127 as keys, one query that sees one key, values that FP8 holds."""
+    k = torch.zeros(64, 1, 128)
+    k[:, 0, :64] = 127 * torch.eye(64)
+    q = 127.0 * k
+    v = torch.ones(64, 1, 128) * torch.tensor([448.0, 2.0])[torch.arange(128) % 2]
+    assert torch.equal(module.attend_8bit(q, k, v), v)
+
+
+def test_an_approximation_is_used_by_name_only_and_tells_its_error(monkeypatch):
+    assert choose_attention(CPU, torch.float32).error == 0.0
+    backend = choose_attention(CPU, torch.bfloat16, "emulated8")
+    assert 0.005 < backend.error < module._APPROXIMATE_TOLERANCE
+    assert backend.label == f"emulated8 (off by {100 * backend.error:.1f} %)"
+    q, k, v = (x.bfloat16() for x in _model_like(40))
+    assert backend(q, k, v).dtype == torch.bfloat16 and backend(q, k, v).shape == q.shape
+    assert not set(module._APPROXIMATE) & set(module._BACKENDS)
+
+
+@pytest.mark.parametrize("bad", [_absent, _wrong, _failing, _nan])
+def test_an_approximation_that_is_wrong_or_fails_is_refused(bad, monkeypatch):
+    monkeypatch.setitem(module._APPROXIMATE, "emulated8", bad)
+    with pytest.raises(UsageError) as raised:
+        choose_attention(CPU, torch.bfloat16, "emulated8")
+    assert "emulated8" in raised.value.message and raised.value.hint
+
+
+def test_sage_is_called_as_its_library_wants(monkeypatch):
+    """Tokens before heads, one batch, no mask."""
+    import sys
+    from types import SimpleNamespace
+
+    def sageattn(q, k, v, tensor_layout="HND", is_causal=False):
+        assert tensor_layout == "NHD" and not is_causal and q.shape == (1, 40, 2, 128)
+        return module.attend_8bit(q[0], k[0], v[0])[None]
+
+    monkeypatch.setitem(sys.modules, "sageattention", SimpleNamespace(sageattn=sageattn))
+    q, k, v = _model_like(40)
+    assert torch.equal(module._APPROXIMATE["sage"](CPU)(q, k, v), module.attend_8bit(q, k, v))
