@@ -7,6 +7,7 @@ time or 1 GB of memory for one input. Findings are written to `--out`; once mend
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
 import gc
 import hashlib
@@ -22,13 +23,15 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 CPU_S = 2.0
 MEMORY_BYTES = 1 << 30
-_SILENT_S = 30.0
-"""Wall time; generous, because the machine may be busy."""
+_SILENT_CPU_S, _SILENT_S = 15.0, 300.0
+"""Processor time and wall time of one input after which it hangs; a busy machine stretches the latter alone."""
 
 
 def main() -> int:
@@ -79,12 +82,17 @@ def _watch(options: argparse.Namespace) -> int:
 
 def _wait(child: subprocess.Popen[str], current: Path) -> bool:
     """Whether it had to be killed."""
+    process, began, spent_s = psutil.Process(child.pid), 0.0, 0.0
     while child.poll() is None:
         time.sleep(0.1)
-        if time.time() - current.stat().st_mtime > _SILENT_S:
-            child.kill()
-            child.wait()
-            return True
+        with contextlib.suppress(psutil.NoSuchProcess):
+            now_s = sum(process.cpu_times()[:2])
+            if current.stat().st_mtime != began:
+                began, spent_s = current.stat().st_mtime, now_s
+            if now_s - spent_s > _SILENT_CPU_S or time.time() - began > _SILENT_S:
+                child.kill()
+                child.wait()
+                return True
     return False
 
 
