@@ -40,7 +40,7 @@ class PipewireCamera:
         self.device = device or NODE_NAME
         self.label = label
         self.dropped = 0
-        """Pictures for which no buffer was free."""
+        """Pictures for which no buffer was free, or that the next one came before."""
         self._size = (width, height)
         self._format: int | None = None
         self._state, self._state_error = pw.STATE_UNCONNECTED, ""
@@ -75,6 +75,7 @@ class PipewireCamera:
         if state != pw.STATE_STREAMING or pixel_format is None:
             return
         picture = np.ascontiguousarray(cv2.cvtColor(image, _CONVERSIONS[pixel_format]))
+        self.dropped += len(self._waiting)
         self._waiting.append(picture)
         with self._locked():
             self._library.pw_stream_trigger_process(self._stream)

@@ -3,7 +3,8 @@
 A driver that hangs, a library that crashes or holds the interpreter, and a licence that differs (pyvirtualcam is
 GPLv2) all stay in here. Started as `python -m engine.camera.process CONFIG`, with CONFIG a JSON object. A line on
 standard input means that a new picture is there; its end means to leave. Every second, and at each change, one JSON
-line goes out: `{"opened": ...}`, `{"sent": n}` or `{"error": {...}}`.
+line goes out: `{"opened": ...}`, `{"sent": n, "lost": n}` or `{"error": {...}}`. Lost are pictures that were
+overwritten before this process had them, and those that the camera had no room for.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def main(config: dict) -> int:
 
 def _feed(camera: CameraBackend, reader: FrameReader, report) -> int:
     picture = np.empty((reader.height, reader.width, 3), np.uint8)
-    sent, said_s = 0, time.monotonic()
+    sent, said_s, not_for_us = 0, time.monotonic(), 0
     # Unbuffered: of several notices that wait, one is enough, since the newest picture is what counts.
     while os.read(0, 4096):
         taken = reader.newest(picture)
@@ -58,11 +59,14 @@ def _feed(camera: CameraBackend, reader: FrameReader, report) -> int:
                 cause = error if isinstance(error, StandinError) else CameraError(f"The camera failed: {error}.")
                 _say(report, error=_described(cause))
                 return 1
+            if sent == 0:
+                not_for_us = reader.missed  # what came before this process did
             sent += 1
         now_s = time.monotonic()
         if sent == 1 or now_s - said_s >= _REPORT_EVERY_S:
             said_s = now_s
-            _say(report, sent=sent, sequence=taken[0] if taken else 0)
+            lost = reader.missed - not_for_us + getattr(camera, "dropped", 0)
+            _say(report, sent=sent, lost=lost, sequence=taken[0] if taken else 0)
     # A driver that hangs while closing must not keep this process, and with it the device, alive.
     threading.Timer(_LEAVE_WITHIN_S, os._exit, (1,)).start()
     return 0

@@ -76,9 +76,10 @@ class Mailbox:
             self._changed.notify()
 
     def stats(self) -> SinkStats:
-        """Counters since the sink was opened."""
+        """Counters since the sink was opened. What a sink knows to have `lost` behind `send` has not been sent."""
         waiting_ms = 1000.0 * len(self._waiting) / self._canvas.fps
-        return SinkStats(sent=self._sent, dropped=self._dropped, failed=self._failed, queue_ms=waiting_ms)
+        lost = getattr(self.sink, "lost", 0)
+        return SinkStats(sent=self._sent - lost, dropped=self._dropped + lost, failed=self._failed, queue_ms=waiting_ms)
 
     def close(self, timeout_s: float = 5.0) -> bool:
         """Send what waits, close the sink and end the thread; false if the sink hangs (its thread is left alone)."""

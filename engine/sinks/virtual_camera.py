@@ -85,11 +85,18 @@ class VirtualCamera:
         self.label: str = label
         self.backend: str = backend
         self.restarts = 0
+        self._lost = 0
         self._memory: FrameWriterMemory | None = None
         self._child: _CameraChild | None = None
         self._attempt = 0
         self._next_try_s = 0.0
         self._good_since_s = 0.0
+
+    @property
+    def lost(self) -> int:
+        """Pictures that did not get from here to the camera, as far as its process has told (twice a second)."""
+        child = self._child
+        return self._lost + (child.lost if child is not None else 0)
 
     def open(self, canvas: CanvasFormat) -> None:
         """Start the process and wait until it has the device."""
@@ -114,7 +121,9 @@ class VirtualCamera:
                     self._attempt = 0
                 return
             self._give_up_on(trouble, now_s)
-        elif now_s >= self._next_try_s:
+            return
+        self._lost += 1
+        if now_s >= self._next_try_s:
             self._restart(now_s)
 
     def close(self) -> None:
@@ -143,6 +152,7 @@ class VirtualCamera:
         logger.warning("the camera process is replaced: %s %s", trouble, trouble.detail)
         assert self._child is not None
         self._child.end(at_once=True)
+        self._lost += self._child.lost
         self._child = None
         if self._attempt >= len(_RESTART_AFTER_S):
             raise trouble
@@ -172,6 +182,8 @@ class _CameraChild:
             os.set_blocking(self._process.stdin.fileno(), False)
         self._opened = threading.Event()
         self._label: dict = {}
+        self.lost = 0
+        """Pictures that the process did not get, or the camera not from it."""
         self._error: CameraError | None = None
         # Since when a report is due: at first from the start, then from the oldest notice that none came after. Time in
         # which no notices came (an engine that was stopped for a while) does not count.
@@ -255,6 +267,7 @@ class _CameraChild:
             except ValueError:
                 logger.warning("the camera process said %r", line[:200])
                 continue
+            self.lost = message.get("lost", self.lost)
             if "opened" in message:
                 self._label = message["opened"]
                 self._opened.set()

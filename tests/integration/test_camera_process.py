@@ -18,6 +18,7 @@ from engine.media import CanvasFormat
 from engine.settings import CameraSettings
 from engine.sinks import virtual_camera
 from engine.sinks.base import PresentedFrame
+from engine.sinks.mailbox import Mailbox
 from engine.sinks.virtual_camera import open_camera
 
 CANVAS = CanvasFormat(width=64, height=36, fps=25)
@@ -58,6 +59,11 @@ class Failing(Good):
         super().send(image)
         if image[0, 0, 0] == 99:
             raise CameraError("The camera was unplugged.", code="camera.write", hint="Plug it in.")
+
+class Full(Good):
+    dropped = 0
+    def send(self, image):
+        self.dropped += 1
 
 class Noisy(Good):
     def send(self, image):
@@ -110,6 +116,32 @@ def test_frames_arrive_in_order_and_the_device_is_given_back(device):
     assert lines[0].startswith("open 64x36 25 ") and lines[-1] == "close"
     values = [int(line.split()[1]) for line in lines if line.startswith("frame")]
     assert values == sorted(set(values)) and len(values) >= 20
+
+
+def test_pictures_that_the_camera_has_no_room_for_are_not_counted_as_sent(device):
+    box = Mailbox(_camera(device, "Full"), CANVAS)
+    box.wait_opened(15)
+    for value in range(1, 6):
+        box.put(_frame(value))
+        time.sleep(0.04)
+
+    def has_told():
+        box.put(_frame(6))
+        return box.stats().dropped >= 4
+
+    _wait(has_told)
+    stats = box.stats()
+    assert stats.sent + stats.dropped == box._sent + box._dropped and stats.sent < stats.dropped
+    box.close()
+
+
+def test_pictures_that_find_no_process_are_counted(device, monkeypatch):
+    monkeypatch.setattr(virtual_camera, "_RESTART_AFTER_S", (1.0,))
+    camera = _camera(device, "Dying")
+    camera.open(CANVAS)
+    _feed(camera, [1, 99, 3, 4, 5, 6, 7, 8], gap_s=0.1)
+    assert 3 <= camera.lost <= 7 and camera.restarts == 1
+    camera.close()
 
 
 def test_a_driver_that_prints_does_no_harm(device):
