@@ -236,7 +236,7 @@ class Presenter(QObject):
         w = self._window
         w.microphone.set_devices([(d.name, d.host_api, d.is_default) for d in event.microphones])
         if event.virtual_microphone:
-            w.voice_out.set_special(f"Virtual microphone ({event.virtual_microphone})", (VIRTUAL_MICROPHONE, ""))
+            w.voice_out.set_special(f"{event.virtual_microphone} (virtual)", (VIRTUAL_MICROPHONE, ""))
         w.voice_out.set_devices([(d.name, d.host_api, d.is_default) for d in event.voice_outs])
 
     def _on_examined(self, event) -> None:

@@ -57,7 +57,6 @@ class SyncDialog(QDialog):
 
     def _buttons(self) -> QHBoxLayout:
         self.test_button = QPushButton("Start test")
-        self.test_button.setObjectName("primary")
         self.test_button.setDefault(True)
         self.test_button.clicked.connect(self._on_test)
         self.close_button = QPushButton("Close")

@@ -111,3 +111,21 @@ def test_a_microphone_that_goes_away_is_told(qtbot, open_window, sound_server):
     qtbot.waitUntil(lambda: window.speaking_label.text() == "No microphone", timeout=5_000)
     shown = window.preview.frames
     qtbot.waitUntil(lambda: window.preview.frames > shown + 10, timeout=5_000)
+
+
+def test_the_sync_test_is_done_on_the_virtual_microphone_and_stored(qtbot, open_window):
+    application = open_window("has_microphone = false\n")
+    window = application.window
+    _pick(qtbot, window.voice_out, "Standin Microphone (virtual)")
+    qtbot.waitUntil(lambda: "Standin Microphone" in window.voice_label.text(), timeout=10_000)
+    qtbot.mouseClick(window.sync_button, Qt.MouseButton.LeftButton)
+    page = application.presenter.dialog
+    qtbot.mouseClick(page.test_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: page.bar.value() > 0, timeout=20_000)
+    qtbot.waitUntil(lambda: page.test_button.text() == "Test again", timeout=40_000)
+    shown = window.preview.frames
+    if page.result.text().startswith("The clicks were heard unevenly"):
+        assert page.detail.text()  # a busy computer: said, and nothing stored
+    else:
+        assert page.result.text().startswith("Lip sync: ") and page.detail.text().startswith("Stored: ")
+    qtbot.waitUntil(lambda: window.preview.frames > shown + 10, timeout=20_000)
