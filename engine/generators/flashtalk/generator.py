@@ -1,4 +1,4 @@
-"""FlashTalk as a generator: chunks of 28 frames of a photographic portrait, from the published checkpoint."""
+"""FlashTalk as a generator: chunks of frames of a photographic portrait, from the published checkpoint."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from engine.errors import GeneratorError
 from engine.generators.base import FrameWriter, GeneratorSpec, Progress
 from engine.generators.flashtalk.config import DiTConfig
+from engine.generators.flashtalk.effort import StepChooser, StepCounts
 from engine.generators.flashtalk.feature_cache import content_key, weights_key
 from engine.generators.flashtalk.graphs import CudaRecorder, wants_graphs
 from engine.generators.flashtalk.host_copies import HostCopies
@@ -30,10 +31,11 @@ from engine.generators.flashtalk.options import SIZES, STEPS, FlashTalkOptions, 
 from engine.generators.flashtalk.portrait_tensor import cover_and_crop, to_unit_range
 from engine.generators.flashtalk.sampler import Schedules
 from engine.generators.flashtalk.speech_buffer import SpeechBuffer
+from engine.generators.flashtalk.stages import AUDIO, NOT_MEASURED, ChunkTimes, Stages, StageTimes
 from engine.generators.flashtalk.stream import FlashTalkStream, make_anchor
 from engine.generators.flashtalk.watch import Look, collapse_of, look_of
 from engine.generators.flashtalk.weights import precision_for
-from engine.media import AudioChunk, Notice, Portrait
+from engine.media import SAMPLE_RATE_HZ, AudioChunk, Notice, Portrait
 from engine.model_store.checkpoint import CheckpointReport
 from engine.parallel.group import LocalGroup, SequenceGroup
 from engine.parallel.launch import RankGroup
@@ -71,6 +73,10 @@ class FlashTalkGenerator:
         self._is_collapsed = False
         self._notices: list[Notice] = []
         self._fingerprint = ""
+        self._chooser = StepChooser(STEPS) if self._options.is_adaptive else None
+        self._stages: Stages = NOT_MEASURED
+        self.step_counts = StepCounts()
+        """Of all chunks since the beginning."""
 
     @property
     def spec(self) -> GeneratorSpec:
@@ -81,6 +87,17 @@ class FlashTalkGenerator:
     def recoveries(self) -> int:
         """How often a collapsed picture was begun anew from the portrait."""
         return self._recoveries
+
+    def measure(self) -> list[ChunkTimes]:
+        """From now on, how long each chunk takes, in a list that grows; in between, the device is waited for.
+
+        Raises `GeneratorError` before `prepare`."""
+        models, stream = self._models, self._stream
+        if models is None or stream is None:
+            raise GeneratorError("FlashTalk cannot be measured before it has a portrait.")
+        times = StageTimes(models.device, self._shape.fps)
+        self._stages = stream.stages = times
+        return times.chunks
 
     def check(self) -> None:
         """Files, device and free memory. Raises `ModelFilesError`, `GeneratorError` or `UsageError`."""
@@ -172,16 +189,20 @@ class FlashTalkGenerator:
 
     @torch.no_grad()
     def generate(self, chunk: AudioChunk, frames: FrameWriter) -> None:
-        """Write the chunk's 28 frames, each group as soon as it has left the decoder; see `Generator.generate`.
+        """Write the chunk's frames, each group as soon as it has left the decoder; see `Generator.generate`.
 
         After a discontinuity the picture goes on from where it was, and silence stands for the sound that is missing.
         """
         if self._models is None or self._stream is None or self._speech is None or self._host is None:
             raise GeneratorError("FlashTalk was asked for frames before it had a portrait.")
         assert self._noise is not None
+        stages = self._stages
+        stages.begin()
         self._hear(chunk, self._speech)
-        conditions = self._models.dit.chunk_conditions(*self._slices(self._models, self._speech))
-        latents = self._stream.chunk_latents(conditions, self._steps_of(chunk))
+        slices, steps = self._listen(self._models, self._speech, chunk.economy)
+        conditions = self._models.dit.chunk_conditions(*slices)
+        stages.mark(AUDIO)
+        latents = self._stream.chunk_latents(conditions, steps)
         number = chunk.first_frame
         looks: list[Look] = []
         shown: np.ndarray | None = None
@@ -193,23 +214,33 @@ class FlashTalkGenerator:
             shown = image if look.is_finite else self._good
             np.copyto(frames.next_image(), shown)
             frames.commit(number)
+            stages.frame()
             number += 1
         if shown is not None:
             self._good = shown.copy()
+        stages.end()
         self._noise.chunk += 1
+        self.step_counts.chunks[steps] += 1
         self._watch(looks)
 
-    def _steps_of(self, chunk: AudioChunk) -> int:
-        counts = self._options.step_counts
-        return counts[min(chunk.economy, len(counts) - 1)]
-
-    def _slices(self, models: Models, speech: SpeechBuffer) -> tuple[Tensor, Tensor]:
-        """What the chunk's latent frames hear; encoded by rank 0, because that takes the others as long as waiting."""
-        config = models.dit.config
+    def _listen(self, models: Models, speech: SpeechBuffer, economy: int) -> tuple[tuple[Tensor, Tensor], int]:
+        """What the chunk's latent frames hear, and in how many steps they are made: both are rank 0's to say. Encoding
+        takes the others as long as waiting, and what a sum is to the last bit may differ between machines."""
+        config, counts = models.dit.config, self._options.step_counts
         form = (speech.row_count(self._shape), config.audio_blocks, config.audio_channels)
-        like = (torch.empty(form, device=models.device),)
-        (rows,) = self._group.share(0, lambda: (speech.rows().contiguous(),), like)
-        return speech.slices_of(rows)
+        rows = torch.empty(form, device=models.device)
+        most = counts[min(economy, len(counts) - 1)]
+        if self._chooser is None:
+            (rows,) = self._group.share(0, lambda: (speech.rows().contiguous(),), (rows,))
+            return speech.slices_of(rows), most
+        chosen = self._chooser.choose(speech.newest(self._shape.chunk_samples + SAMPLE_RATE_HZ // self._shape.fps))
+        if self._group.size > 1:
+            like = (rows, torch.empty(1, dtype=torch.int64, device=models.device))
+            rows, told = self._group.share(0, lambda: (speech.rows().contiguous(), like[1].fill_(chosen)), like)
+            chosen = int(told.item())
+        else:
+            rows = speech.rows()
+        return speech.slices_of(rows), min(most, chosen)
 
     def _hear(self, chunk: AudioChunk, speech: SpeechBuffer) -> None:
         if self._next_sample is not None and chunk.first_sample > self._next_sample:
@@ -248,6 +279,8 @@ class FlashTalkGenerator:
             return
         self._stream.reset()
         self._speech.clear()
+        if self._chooser is not None:
+            self._chooser.reset()
         self._noise.chunk = 0
         self._next_sample = None
         self._good = self._picture
@@ -257,8 +290,11 @@ class FlashTalkGenerator:
 
     def close(self) -> None:
         """Let go of the models; the last stream that does frees them. Safe to call twice."""
+        if self._chooser is not None and self._models is not None:
+            logger.info("steps: %s", self.step_counts)
         on_gpu = self._models is not None and self._models.device.type == "cuda"
         self._models = self._stream = self._speech = self._noise = self._host = None
+        self._stages = NOT_MEASURED
         if on_gpu:
             torch.cuda.empty_cache()
 

@@ -34,6 +34,10 @@ class SpeechBuffer:
         """`count` samples were never heard: silence takes their place."""
         self.push(np.zeros(min(count, len(self._samples)), np.float32))
 
+    def newest(self, count: int) -> np.ndarray:
+        """The last `count` samples; not a copy."""
+        return self._samples[-count:]
+
     def embedding(self) -> Tensor:
         """Speech features [history frames, layers, channels] of the whole buffer, on the device."""
         assert self._encoder is not None

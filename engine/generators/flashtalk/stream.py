@@ -13,6 +13,7 @@ from engine.generators.flashtalk.color import ColorMatch
 from engine.generators.flashtalk.config import MASK_CHANNELS, StreamShape, latent_frames
 from engine.generators.flashtalk.graphs import Recorder, Stepper
 from engine.generators.flashtalk.sampler import Noise, Schedules, Velocity, denoise
+from engine.generators.flashtalk.stages import COLOUR, COPY, DECODE, NOT_MEASURED, REENCODE, Stages, step_stage
 from engine.generators.flashtalk.transformer import ChunkConditions, DiT, StreamConditions
 from engine.generators.flashtalk.vae import Vae
 from engine.parallel.group import Attention, SequenceGroup
@@ -71,6 +72,7 @@ class FlashTalkStream:
         self._color, self._strength = ColorMatch(anchor.portrait), color_strength
         self._bands = bands
         self._motion = anchor.motion
+        self.stages: Stages = NOT_MEASURED
 
     @property
     def motion(self) -> Tensor:
@@ -93,7 +95,13 @@ class FlashTalkStream:
 
     def _velocity(self, chunk: ChunkConditions, rows: Sequence[int], motion: int) -> Velocity:
         step_at = self._stepper.velocity(chunk, motion)
-        return lambda latents, step: step_at(latents, rows[step])
+
+        def velocity(latents: Tensor, step: int) -> Tensor:
+            out = step_at(latents, rows[step])
+            self.stages.mark(step_stage(step))
+            return out
+
+        return velocity
 
     def record_steps(self, recorder: Recorder) -> str:
         """Run the steps of all chunks but the first from a graph. Why they will not be, empty if they will.
@@ -112,19 +120,23 @@ class FlashTalkStream:
         """Decode a chunk, group by group as it leaves the decoder: pairs of (frames before colour matching, frames
         after), both [1, 3, n, H, W] in [-1, 1] and without the repeated ones; with bands, this rank's rows of them.
         The last ones become the next chunk's motion once the iterator is used up."""
-        bands = self._bands
+        bands, stages = self._bands, self.stages
         picture_mean = None if bands is None else bands.mean
         skip = keep = self._shape.motion_frames
         tail: list[Tensor] = []
         for raw in self._vae.decode(latents, tiles=None if bands is None else bands.for_decoding):
+            stages.mark(DECODE)
             matched = self._color.apply(raw, self._strength, picture_mean)
+            stages.mark(COLOUR)
             tail = _last(tail, matched, keep)
             skipped = min(skip, raw.shape[2])
             skip -= skipped
             if skipped < raw.shape[2]:
                 yield raw[:, :, skipped:], matched[:, :, skipped:]
+                stages.mark(COPY)
         motion = self._vae.encode(torch.cat(tail, dim=2), tiles=None if bands is None else bands.for_encoding)
         self._motion = motion if bands is None else bands.agree(motion)
+        stages.mark(REENCODE)
 
 
 def _last(tail: list[Tensor], fresh: Tensor, count: int) -> list[Tensor]:

@@ -322,6 +322,90 @@ def test_a_chunk_with_an_economy_is_that_of_a_generator_made_with_those_steps(ma
     assert not np.array_equal(_run(full, 2), _run(cheap, 2)) and full._noise.chunk == cheap._noise.chunk == 3
 
 
+# ----------------------------------------------------------------------------------- steps by the sound
+
+
+def _words(number: int) -> np.ndarray:
+    """Noise in bursts, which no ear takes for steady."""
+    return _voice(number) * (np.arange(SAMPLES) // 2400 % 2)
+
+
+def test_auto_gives_silence_fewer_steps_and_speech_all(make):
+    """And each chunk is that of a generator made with those steps, from the same state."""
+    generator, others = make(steps="auto"), {steps: make(steps=steps) for steps in (4, 3, 2)}
+    sounds = [*[np.zeros(SAMPLES, np.float32)] * 4, _words(4), np.zeros(SAMPLES, np.float32)]
+    for number, (sound, steps) in enumerate(zip(sounds, (4, 4, 3, 2, 4, 4), strict=True)):
+        alone = others[steps]
+        alone._stream._motion, alone._noise.chunk = generator._stream.motion, generator._noise.chunk
+        alone._speech._samples[:] = generator._speech._samples
+        images = _run(generator, number, samples=sound)
+        assert np.array_equal(images, _run(alone, number, samples=sound)), number
+    assert generator.step_counts.chunks == {4: 4, 3: 1, 2: 1}
+    generator.reset()
+    _run(generator, 0, samples=sounds[0])
+    assert generator.step_counts.chunks[4] == 5
+
+
+def test_an_economy_bounds_what_auto_may_choose(make):
+    generator = make(steps="auto")
+    assert generator.spec.economies == ("at most 3 steps", "at most 2 steps")
+    for number, economy in enumerate((0, 1, 2, 0)):
+        _run(generator, number, samples=_words(number), economy=economy)
+    assert generator.step_counts.chunks == {4: 2, 3: 1, 2: 1}
+
+
+# ----------------------------------------------------------------------------------- shorter chunks
+
+
+@pytest.mark.parametrize(("chunk", "frames"), [(33, 28), (21, 16), (17, 12)])
+def test_shorter_chunks_are_sooner_and_follow_one_another(make, chunk, frames):
+    generator, writer = make(chunk=chunk), Writer()
+    spec = generator.spec.chunk
+    assert (spec.frames, spec.lookahead_samples) == (frames, 0)
+    assert create_generator("flashtalk", options={"chunk": chunk}).spec.chunk == spec
+    sound = _voice(3)
+    for number in range(2):
+        samples = sound[: frames * 640]
+        chunk = AudioChunk(
+            first_frame=number * frames, frames=frames, first_sample=number * frames * 640, samples=samples
+        )
+        generator.generate(chunk, writer)
+    assert writer.numbers == list(range(2 * frames))
+    assert generator._stream.motion.shape[1] == 2 and generator.take_notices() == []
+    assert not np.array_equal(writer.images[0], writer.images[frames])
+
+
+@pytest.mark.parametrize("chunk", [32, 13, 37, "short", 0, -33, 17.5, None])
+def test_other_chunks_are_not_offered(chunk):
+    if chunk is None:
+        assert FlashTalkGenerator(chunk=chunk).spec.chunk.frames == 28
+        return
+    with pytest.raises(UsageError) as raised:
+        FlashTalkGenerator(chunk=chunk)
+    assert raised.value.hint
+
+
+# ----------------------------------------------------------------------------------- measuring
+
+
+def test_each_chunk_can_be_measured_stage_by_stage(make):
+    generator = make(steps=3)
+    reference = _run(generator, 0, 1)
+    generator.reset()
+    times = generator.measure()
+    assert np.array_equal(_run(generator, 0, 1), reference)
+    assert len(times) == 2
+    for chunk in times:
+        stages = ["audio", "step 1", "step 2", "step 3", "decode", "colour", "copy out", "re-encode"]
+        assert list(chunk.stages_s) == stages
+        assert 0 < chunk.first_frame_s < chunk.last_frame_s <= chunk.total_s
+        assert chunk.first_frame_s <= chunk.late_s <= chunk.last_frame_s
+        assert sum(chunk.stages_s.values()) == pytest.approx(chunk.total_s, rel=0.2)
+        assert all(seconds > 0 for seconds in chunk.stages_s.values())
+    with pytest.raises(GeneratorError, match="before it has a portrait"):
+        FlashTalkGenerator().measure()
+
+
 def test_the_voice_is_heard(make):
     assert not np.array_equal(_run(make(), 0), _run(make(), 0, samples=_voice(7)))
 
