@@ -61,6 +61,7 @@ class Adaptation:
         self._renew_card()
         if not pace.is_standby and self._loaded_size != self._wanted_size:
             return  # how quick this one is does not matter any more
+        steps.ladder.in_time_s = pace.in_time_s
         move = steps.ladder.observe(pace.at_s, pace.took_s, pace.margin_s)
         if move is not None:
             self._carry_out(move, steps, pace.at_s)

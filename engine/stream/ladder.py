@@ -18,6 +18,8 @@ _MOST_CHUNKS, _MOST_S = 8, 2.0
 _HEADROOM_DOWN, _HEADROOM_UP = 0.95, 0.85
 """What a rung may be expected to take of the time there is, to be tried instead of a dearer or a cheaper one. Between
 that and too slow lies the hysteresis."""
+_HEADROOM_IN_TIME = 0.95
+"""The same for the time until its frames are due: a quarter of that is kept free already when a session begins."""
 
 _SURPLUS_S = 10.0
 _SURPLUS_TO_LOAD_S = 60.0
@@ -67,6 +69,8 @@ class Ladder:
         assert rungs and chunk_s > 0, (rungs, chunk_s)
         self.rungs = tuple(rungs)
         self.chunk_s = chunk_s
+        self.in_time_s = math.inf
+        """What a chunk may take for its frames to be in time; may change with the generator."""
         self.position = 0
         self._costs = [rung.cost for rung in rungs]
         self._least = max(_LEAST_CHUNKS, math.ceil(_LEAST_S / chunk_s))
@@ -103,10 +107,9 @@ class Ladder:
 
     def begin_again(self, size: int) -> None:
         """Another generator has taken over, which makes pictures of that size."""
-        if self.rung.kind in ("standby", "card") or self.rung.size != size:
-            self.jump_to(self._last_of(size))
-        else:
-            self.jump_to(self.position)
+        is_another = self.rung.kind in ("standby", "card") or self.rung.size != size
+        self.jump_to(self._last_of(size) if is_another else self.position)
+        self._to_ignore = 0  # it has been warmed up
 
     def economy_of(self, size: int) -> int:
         """In which economy a resting generator of that size is to be tried."""
@@ -115,7 +118,7 @@ class Ladder:
     def may_return(self, took_s: float, size: int) -> bool:
         """Whether a generator of that size which rests, and has taken so long for a chunk in `economy_of` its size, may
         be used again."""
-        return took_s <= _HEADROOM_UP * self.rungs[self._last_of(size)].limit * self.chunk_s
+        return took_s <= self._time_up_s()
 
     def returned(self, now_s: float, size: int) -> Move:
         """It is used again."""
@@ -144,13 +147,14 @@ class Ladder:
         """How long a surplus must last now before the next better rung is tried."""
         if now_s - self._relapsed_s > _FORGIVEN_S:
             self._patience = 1.0
-        needs_load = self.rung.size != self.rungs[max(0, self.position - 1)].size
+        rests = self.rung.kind in ("standby", "card")
+        needs_load = not rests and self.rung.size != self.rungs[max(0, self.position - 1)].size
         return min(_MOST_PATIENCE_S, self._patience * (_SURPLUS_TO_LOAD_S if needs_load else _SURPLUS_S))
 
     # ------------------------------------------------------------------------------------------------- down and up
 
     def _lowered(self, now_s: float, margin_s: float) -> Move | None:
-        limit_s = self.rung.limit * self.chunk_s
+        limit_s = min(self.rung.limit * self.chunk_s, self.in_time_s)
         if self.position == len(self.rungs) - 1:
             return None
         took_s = self._window.recent_s(self._least, limit_s)
@@ -168,7 +172,8 @@ class Ladder:
         """The first rung below that is expected to do; else the last."""
         for position in range(self.position + 1, len(self.rungs) - 1):
             expected_s = took_s * self._costs[position] / self._costs[self.position]
-            if expected_s <= _HEADROOM_DOWN * self.rungs[position].limit * self.chunk_s:
+            limit_s = min(self.rungs[position].limit * self.chunk_s, self.in_time_s)
+            if expected_s <= _HEADROOM_DOWN * limit_s:
                 return position
         return len(self.rungs) - 1
 
@@ -178,7 +183,7 @@ class Ladder:
         before, expected_s = self.position - 1, self._window.usual_s()
         if self.rung.kind != "card":  # for it the rung above is made already, now and then, and not shown
             expected_s *= self._costs[before] / self._costs[self.position]
-        if expected_s > _HEADROOM_UP * self.chunk_s:
+        if expected_s > self._time_up_s():
             self._surplus_since_s = None
             return None
         if self._surplus_since_s is None:
@@ -186,6 +191,10 @@ class Ladder:
         if now_s - self._surplus_since_s < self.patience_s(now_s):
             return None
         return self._move(now_s, before, 0.0)
+
+    def _time_up_s(self) -> float:
+        """What a chunk may be expected to take for a dearer rung to be tried."""
+        return min(_HEADROOM_UP * self.chunk_s, _HEADROOM_IN_TIME * self.in_time_s)
 
     def _move(self, now_s: float, position: int, took_s: float) -> Move:
         before, is_down = self.position, position > self.position

@@ -16,12 +16,14 @@ _USUAL_QUANTILE = 0.9
 @dataclass(frozen=True, kw_only=True)
 class Pace:
     """How a chunk went: made by the standby or by the wanted generator, with which economy, in how many seconds until
-    `at_s` (monotonic), and by how much later the next one could begin and still be shown in time."""
+    `at_s` (monotonic), and by how much later the next one could begin and still be shown in time. `in_time_s` is what
+    a chunk may take for that if it begins as soon as its sound has been heard."""
 
     is_standby: bool
     economy: int
     took_s: float
     margin_s: float
+    in_time_s: float
     at_s: float
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 
@@ -207,17 +208,16 @@ class GeneratorRunner:
 
     def _pace_of(self, spec: ChunkSpec, economy: int, now_s: float, took_s: float) -> Pace:
         """What is told of the chunk that has just been made. The next one can begin when its sound will be there."""
-        heard_s = self._sample_clock.time_of_frame(self.next_frame + spec.frames, spec.fps) + CAPTURE_S
-        begins_s = max(now_s, heard_s + spec.lookahead_samples / SAMPLE_RATE_HZ)
-        first_s = self._scene.first_frame_s
-        if self._scene.generate_s > 0:
-            first_s *= took_s / self._scene.generate_s
-        due_s = self._sample_clock.time_of_frame(self.next_frame, spec.fps) + self.delay_s
+        heard_s = spec.frames / spec.fps + spec.lookahead_samples / SAMPLE_RATE_HZ + CAPTURE_S
+        next_s = self._sample_clock.time_of_frame(self.next_frame, spec.fps)
+        share = self._scene.first_frame_s / self._scene.generate_s if self._scene.generate_s > 0 else 1.0
         return Pace(
             is_standby=self.is_standing_in,
             economy=economy,
             took_s=took_s,
-            margin_s=due_s - begins_s - first_s,
+            margin_s=next_s + self.delay_s - max(now_s, next_s + heard_s) - share * took_s,
+            # Frames that come one by one are late by less than one of them, which nobody sees.
+            in_time_s=(self.delay_s - heard_s) / share if spec.frames > 1 and share > 0 else math.inf,
             at_s=now_s,
         )
 
