@@ -28,10 +28,19 @@ _SMALL = CanvasSettings(width=640, height=360, fill="solid")
 class PlainGenerator:
     """Keeps the chunks it gets and writes each frame's number into its picture; `during` runs inside `generate`."""
 
-    def __init__(self, *, fps=25, frames=1, lookahead_samples=0, size=(8, 4), name="plain", follows_canvas=True):
-        chunk = ChunkSpec(fps=fps, frames=frames, lookahead_samples=lookahead_samples)
-        self.spec = GeneratorSpec(name=name, width=size[0], height=size[1], chunk=chunk, follows_canvas=follows_canvas)
+    def __init__(
+        self, *, fps=25, frames=1, lookahead_samples=0, size=(8, 4), name="plain", follows_canvas=True, economies=()
+    ):
+        self.spec = GeneratorSpec(
+            name=name,
+            width=size[0],
+            height=size[1],
+            chunk=ChunkSpec(fps=fps, frames=frames, lookahead_samples=lookahead_samples),
+            follows_canvas=follows_canvas,
+            economies=economies,
+        )
         self.chunks, self.closed, self.during, self.notices = [], 0, lambda: None, []
+        self.wanted_size = None
 
     def check(self):
         pass
@@ -64,7 +73,7 @@ class Cast:
     kept; slow ones wait in `prepare` until `may_load`, then raise the first of `load_errors` if any is left."""
 
     def __init__(self):
-        self.slow, self.quick = [], []
+        self.slow, self.quick, self.economies = [], [], ()
         self.may_load, self.is_deaf = threading.Event(), False
         self.may_load.set()
         self.check_error, self.load_errors, self.standby_error = None, [], None
@@ -74,9 +83,9 @@ class Cast:
     def all(self):
         return [*self.slow, *self.quick]
 
-    def make_slow(self, *, seed, fps):
-        generator = PlainGenerator(fps=fps, frames=5, name="slow", follows_canvas=False)
-        generator.check = self._check
+    def make_slow(self, *, seed, fps, size=""):
+        generator = PlainGenerator(fps=fps, frames=5, name="slow", follows_canvas=False, economies=self.economies)
+        generator.check, generator.wanted_size = self._check, size
         generator.prepare = lambda portrait, size, progress: self._load(generator, portrait, progress)
         self.slow.append(generator)
         self.dress(generator)
@@ -207,7 +216,7 @@ def cast(monkeypatch, tmp_path):
     """Generators "slow" and "quick" in the registry; measured paces are kept in an empty folder."""
     made = Cast()
     module = SimpleNamespace(
-        slow=lambda *, seed, fps: made.make_slow(seed=seed, fps=fps),
+        slow=lambda *, seed, fps, size="": made.make_slow(seed=seed, fps=fps, size=size),
         quick=lambda *, seed, fps: made.make_quick(seed=seed, fps=fps),
     )
     monkeypatch.setitem(sys.modules, "plain_generators", module)
