@@ -25,6 +25,9 @@ from engine.errors import CameraError
 logger = logging.getLogger(__name__)
 
 _ANSWER_TIMEOUT_S = 5.0
+_MOST_BUFFERS = 16
+"""See `pods.wanted_buffers`."""
+
 _CONVERSIONS = {pods.YUY2: cv2.COLOR_RGB2YUV_YUY2, pods.I420: cv2.COLOR_RGB2YUV_I420}
 
 
@@ -178,7 +181,7 @@ class PipewireCamera:
         picture = self._waiting.pop()
         self._sequence += 1
         size, stride = self._layout(pixel_format)
-        taken = self._library.pw_stream_dequeue_buffer(self._stream)
+        taken = self._free_buffer()
         if not taken:
             self.dropped += 1
             return
@@ -191,6 +194,15 @@ class PipewireCamera:
             ctypes.memmove(data.data, picture.ctypes.data, size)
         self._stamp(buffer)
         self._library.pw_stream_queue_buffer(self._stream, taken)
+
+    def _free_buffer(self):
+        """The next buffer that nobody uses. One that a watcher keeps (it went away, or was stopped, while it had it) is
+        put behind the others by the library, and NULL comes instead of it."""
+        for _ in range(_MOST_BUFFERS):
+            taken = self._library.pw_stream_dequeue_buffer(self._stream)
+            if taken:
+                return taken
+        return None
 
     def _stamp(self, buffer: pw.SpaBuffer) -> None:
         for index in range(buffer.n_metas):

@@ -277,6 +277,25 @@ def test_pictures_that_pause_come_again(pacer, watch):
     assert max(late.behind[-10:]) <= max(early.behind[:10]) + 2 and pacer.camera.restarts == 0
 
 
+def test_buffer_of_a_viewer_that_left_while_pictures_paused_costs_no_pictures(pacer, watch):
+    """It stays taken for good: one in sixteen would be lost. A busy machine may lose some, but not so evenly."""
+    early = watch()
+    early.wait(10)
+    pacer.is_paused = True
+    time.sleep(1)
+    early.leave()
+    late = watch()
+    time.sleep(1)
+    pacer.is_paused = False
+    wait_for(lambda: _longest_run(late.numbers) >= 24, "24 pictures in a row")
+
+
+def _longest_run(numbers: list[int]) -> int:
+    """The most numbers that follow each other without a gap."""
+    ends = np.flatnonzero(np.diff(numbers) != 1)
+    return int(np.diff([-1, *ends, len(numbers) - 1]).max())
+
+
 def test_frozen_viewer_stops_nobody_and_catches_up(pacer, watch):
     viewer, other = watch(), watch()
     viewer.wait(30)
