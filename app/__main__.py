@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 
+from engine.log import set_up_logging
+from engine.paths import log_folder
+
 _NO_QT = (
     "standin: the window cannot be opened because PySide6 is missing. "
     'Run python3 packaging/bootstrap.py setup, or: pip install "standin[gui]".'
@@ -12,6 +15,7 @@ _NO_QT = (
 
 def main() -> int:
     """Exit status 0 when the window was closed, 1 with one sentence where Qt is missing."""
+    set_up_logging(folder=log_folder(), name="window")
     try:
         from app.bootstrap import run
     except ImportError as error:

@@ -19,6 +19,7 @@ from importlib import import_module
 
 from engine.errors import StandinError, UsageError
 from engine.log import set_up_logging
+from engine.paths import log_folder
 
 _COMMANDS = ("render", "live", "demo", "devices", "sync", "doctor", "models", "bench", "serve")
 """Each is a module in `engine.commands` with `add_to(subparsers)` and `run(arguments) -> int`."""
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     parser = _parser()
     chosen = parser.parse_args(arguments)
-    set_up_logging(verbose=chosen.verbose)
+    set_up_logging(verbose=chosen.verbose, folder=log_folder())
     try:
         if chosen.command is None:
             return _open_window()

@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ import pytest
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Programs that tests start write their logs there (on Linux), and not among those of whoever works here.
+_LOGS = f"standin-tests-{getattr(os, 'getuid', int)()}"
+os.environ.setdefault("XDG_STATE_HOME", str(Path(tempfile.gettempdir()) / _LOGS))
 # Without an NVIDIA GPU, Triton's kernels are tried in its interpreter.
 if shutil.which("nvidia-smi") is None:
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -50,6 +54,8 @@ def pytest_xdist_make_scheduler(config, log):
         def _split_scope(self, nodeid):
             return _group_of(super()._split_scope(nodeid))
 
+    # In the order of the folders, in which what takes long comes first; by itself it begins with the most tests.
+    config.option.loadscopereorder = False
     return Scheduling(config, log)
 
 

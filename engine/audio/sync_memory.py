@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import cast
 
-from engine.paths import data_folder
+from engine.paths import data_folder, open_private, private_folder
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +27,10 @@ def remember_ms(name: str, host_api: str, offset_ms: float) -> None:
     """Keep a correction. Raises `OSError` if it cannot be written."""
     path = _path()
     draft = path.with_suffix(f".{os.getpid()}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(path.parent)
     try:
-        draft.write_text(json.dumps({**_read(), _key(name, host_api): round(offset_ms, 1)}), encoding="utf-8")
+        with open_private(draft) as file:
+            file.write(json.dumps({**_read(), _key(name, host_api): round(offset_ms, 1)}))
         os.replace(draft, path)
     finally:
         with contextlib.suppress(OSError):

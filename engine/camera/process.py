@@ -10,6 +10,7 @@ overwritten before this process had them, and those that the camera had no room 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import threading
@@ -19,7 +20,11 @@ import numpy as np
 
 from engine.camera.backends import CameraBackend, open_backend
 from engine.errors import CameraError, StandinError
+from engine.log import set_up_logging
+from engine.paths import log_folder
 from engine.protocol.shared_memory import FrameReader
+
+logger = logging.getLogger(__name__)
 
 _REPORT_EVERY_S = 0.5
 _LEAVE_WITHIN_S = 1.5
@@ -33,11 +38,14 @@ def main(config: dict) -> int:
         reader = FrameReader(config["memory"])
         camera = open_backend(config["backend"], config["device"], config["width"], config["height"], config["fps"])
     except StandinError as error:
+        logger.info("%s could not be opened: %s", config["device"], error)
         _say(report, error=_described(error))
         return 1
-    except Exception as error:  # noqa: BLE001 - the edge of a process
+    except Exception as error:
+        logger.info("%s could not be opened", config["device"], exc_info=error)
         _say(report, error=_described(CameraError(f"The camera could not be opened: {error}.", detail=repr(error))))
         return 1
+    logger.info("feeding %s (%s) through %s", camera.label, camera.device, config["backend"])
     _say(report, opened={"label": camera.label, "device": camera.device})
     try:
         return _feed(camera, reader, report)
@@ -55,7 +63,8 @@ def _feed(camera: CameraBackend, reader: FrameReader, report) -> int:
         if taken is not None:
             try:
                 camera.send(taken[1])
-            except Exception as error:  # noqa: BLE001 - the edge of a process
+            except Exception as error:
+                logger.info("%s failed", camera.device, exc_info=error)
                 cause = error if isinstance(error, StandinError) else CameraError(f"The camera failed: {error}.")
                 _say(report, error=_described(cause))
                 return 1
@@ -67,6 +76,7 @@ def _feed(camera: CameraBackend, reader: FrameReader, report) -> int:
             said_s = now_s
             lost = reader.missed - not_for_us + getattr(camera, "dropped", 0)
             _say(report, sent=sent, lost=lost, sequence=taken[0] if taken else 0)
+    logger.info("%s is no longer fed, after %d pictures", camera.device, sent)
     # A driver that hangs while closing must not keep this process, and with it the device, alive.
     threading.Timer(_LEAVE_WITHIN_S, os._exit, (1,)).start()
     return 0
@@ -85,6 +95,8 @@ def _say(report, **message) -> None:
 
 
 if __name__ == "__main__":
+    set_up_logging(folder=log_folder(), name="camera")
     status = main(json.loads(sys.argv[1]))
+    logging.shutdown()
     sys.stderr.flush()
     os._exit(status)

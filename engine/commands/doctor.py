@@ -11,6 +11,7 @@ from engine.diagnosis.catalogue import Finding
 from engine.diagnosis.fixes import Fix, fix_for
 from engine.doctor import examine
 from engine.errors import UsageError
+from engine.paths import log_folder
 
 _MARKS = {"good": "ok", "limited": "limited", "bad": "PROBLEM"}
 _INDENT = " " * 9
@@ -39,6 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         for finding in findings:
             _tell(finding)
+        print(f"Logs: {log_folder()}")
     return 1 if any(finding.state == "bad" for finding in findings) else 0
 
 

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import cast
 
-from engine.paths import cache_folder
+from engine.paths import cache_folder, open_private, private_folder
 from engine.settings import GeneratorSettings
 
 logger = logging.getLogger(__name__)
@@ -30,8 +30,9 @@ def remember(settings: GeneratorSettings, first_frame_s: float, folder: Path | N
     path = _path(folder)
     draft = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps({**_read(folder), _key(settings): round(first_frame_s, 3)}), encoding="utf-8")
+        private_folder(path.parent)
+        with open_private(draft) as file:
+            file.write(json.dumps({**_read(folder), _key(settings): round(first_frame_s, 3)}))
         os.replace(draft, path)
     except OSError as error:
         logger.warning("the generator's pace could not be stored in %s: %s", path, error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -88,8 +89,12 @@ def test_a_live_session_listens_nowhere_and_logs_nothing_private(engine, tmp_pat
         _ask(engine, id=10 + number, **command)
     engine.stdin.close()
     engine.wait(20)
-    log = (tmp_path / "log").read_bytes()
-    assert b"refused" in log, "the log was not written, so nothing is shown"
+    written = sorted((tmp_path / "standin" / "log").iterdir())
+    assert [path.name for path in written] == ["standin.log"]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (*written, written[0].parent)] == [0o600, 0o700]
+    assert b"session live" in written[0].read_bytes()
+    log = b"".join(path.read_bytes() for path in (tmp_path / "log", *written))
+    assert log.count(b"refused") >= 2, "the log was not written, so nothing is shown"
     picture = np.asarray(Image.open(tmp_path / "me.png"))
     for private in (SECRET.encode(), PROMPT.encode(), picture[0, :8].tobytes(), base64.b64encode(picture[0, :9])):
         assert private not in log

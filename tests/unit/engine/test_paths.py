@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.log import set_up_logging
-from engine.paths import annotations_folder, data_folder, expanded, open_private, private_folder
+from engine.audio import sync_memory
+from engine.paths import annotations_folder, cache_folder, data_folder, expanded, open_private, private_folder
 from engine.portrait.annotations import load_annotations, store_annotation
+from engine.settings import GeneratorSettings
+from engine.stream import pace_memory
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps profiles apart by itself")
 DIGEST = "ab" * 32
@@ -80,14 +82,9 @@ def test_an_adjustment_that_cannot_be_read_is_ignored(caplog):
     assert "other.json" in caplog.text
 
 
-def test_the_log_is_private(tmp_path):
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    try:
-        set_up_logging(folder=tmp_path / "logs")
-        assert rights(tmp_path / "logs" / "standin.log") == 0o600 and rights(tmp_path / "logs") == 0o700
-    finally:
-        for handler in [handler for handler in root.handlers if handler not in before]:
-            root.removeHandler(handler)
-            handler.close()
-        root.setLevel(level)
+def test_what_was_measured_is_private():
+    pace_memory.remember(GeneratorSettings(name="x"), 1.0)
+    sync_memory.remember_ms("Speakers", "ALSA", 12.0)
+    assert pace_memory.recall(GeneratorSettings(name="x")) == 1.0 and sync_memory.recall_ms("Speakers", "ALSA") == 12.0
+    files = [cache_folder() / "pace.json", data_folder() / "sync.json"]
+    assert {rights(path) for path in files} == {0o600} and {rights(path.parent) for path in files} == {0o700}
