@@ -81,7 +81,7 @@ def pictures(world, seed):
         return vae.encode(video), frames, match.apply(frames)
     bands = RowBands(plan_ranks(world=world.size(), heads=1, tokens=64, latent_rows=rows), world)
     stay_cut = vae.decode_all(coded, tiles=bands.for_decoding)
-    matched = match.apply(stay_cut, 1.0, bands.mean)
+    matched = match.apply(stay_cut, 1.0, bands.average)
     return vae.encode(video, tiles=bands), bands.gather(stay_cut), bands.gather(matched)
 
 

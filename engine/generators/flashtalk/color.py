@@ -34,8 +34,8 @@ STD_FLOOR = 1e-8
 """A channel that varies less than this in a frame is only moved, not stretched."""
 
 
-PictureMean = Callable[[Tensor], Tensor]
-"""Mean over rows and columns of whole pictures, kept as axes of length 1, from the rows [..., n, W] that are here."""
+Average = Callable[[Tensor], Tensor]
+"""Of the numbers that every rank found on its rows the mean over whole pictures; each rank counts by its rows."""
 
 
 class ColorMatch:
@@ -44,36 +44,54 @@ class ColorMatch:
     Holds two small tensors on the portrait's device and no other state: any thread, any number of streams.
     """
 
-    def __init__(self, portrait: Tensor) -> None:
-        """Take mean and spread of `portrait` [1, 3, 1, H, W], sRGB in [-1, 1]."""
-        lab = srgb_to_lab(_unit_range(portrait))
-        self._mean, self._std = _mean_and_std(lab)
+    def __init__(self, portrait: Tensor, match: Callable[..., Tensor] | None = None) -> None:
+        """Take mean and spread of `portrait` [1, 3, 1, H, W], sRGB in [-1, 1]. `match`: a fused `match_frames`."""
+        self._mean, self._std = _mean_and_std(srgb_to_lab(_unit_range(portrait)))
+        self._match = match or match_frames
 
-    def apply(self, frames: Tensor, strength: float = 1.0, picture_mean: PictureMean | None = None) -> Tensor:
+    def apply(self, frames: Tensor, strength: float = 1.0, average: Average | None = None) -> Tensor:
         """Match `frames` [1, 3, T, H, W] in [-1, 1]; each frame on its own, so T may be any part of a chunk.
 
-        Where `frames` are only some rows of the pictures, `picture_mean` takes means over all of them.
+        Where `frames` are only some rows of the pictures, `average` makes of statistics on them those of all rows.
         `strength` blends from the frames as they are (0, nothing is computed) to a full match (1). The result is
-        float32, or float64 for such frames, on the frames' device.
+        float32, or float64 for such frames, on the frames' device. Nothing waits for the device.
         """
         if strength == 0:
             return frames.to(_compute_dtype(frames))
-        rgb = _unit_range(frames)
-        lab = srgb_to_lab(rgb)
-        mean, std = _mean_and_std(lab) if picture_mean is None else _mean_and_std_by(lab, picture_mean)
-        std = torch.where(std < STD_FLOOR, torch.ones_like(std), std)
-        matched = lab_to_srgb((lab - mean) * (self._std / std) + self._mean)
-        return torch.lerp(rgb, matched, strength) * 2 - 1
+        return self._match(frames, self._mean, self._std, strength, average)
+
+
+def match_frames(frames: Tensor, mean: Tensor, std: Tensor, strength: float, average: Average | None = None) -> Tensor:
+    """`frames` [1, 3, T, H, W] in [-1, 1] with the Lab `mean` and `std` [1, 3, 1, 1, 1]; see `ColorMatch.apply`."""
+    rgb = _unit_range(frames)
+    lab = srgb_to_lab(rgb)
+    own_mean, own_std = of_whole_pictures(*_mean_and_std(lab), average)
+    matched = lab_to_srgb((lab - own_mean).mul_(gain(own_std, std)).add_(mean))
+    blended = matched if strength == 1 else torch.lerp(rgb, matched, strength)
+    return blended.mul_(2).sub_(1)
+
+
+def of_whole_pictures(mean: Tensor, std: Tensor, average: Average | None) -> tuple[Tensor, Tensor]:
+    """Mean and spread of pictures of whose rows each rank has some: two exchanges of three numbers for each frame."""
+    if average is None:
+        return mean, std
+    whole = average(mean)
+    return whole, average(std.square() + (mean - whole).square()).sqrt()
+
+
+def gain(own: Tensor, wanted: Tensor) -> Tensor:
+    """What makes the spread `wanted` of `own`; a channel that hardly varies is only moved."""
+    return wanted / torch.where(own < STD_FLOOR, torch.ones_like(own), own)
 
 
 def srgb_to_lab(rgb: Tensor) -> Tensor:
     """Lab of `rgb` [B, 3, ...] in [0, 1]: L in 0 to 100, a and b about -128 to 127."""
-    linear = torch.where(rgb > SRGB_KNEE, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    linear = torch.where(rgb > SRGB_KNEE, (rgb + 0.055).div_(1.055).pow_(2.4), rgb / 12.92)
     rows = zip(_matrix_product(SRGB_TO_XYZ, linear), WHITE_XYZ, strict=True)
     # Channels last up to the cube root: vectorised powers round by position, which plain grey frames show (see below).
-    xyz = torch.stack([row / white for row, white in rows], dim=-1).clamp(XYZ_FLOOR, 1.0)
-    fx, fy, fz = torch.where(xyz > EPSILON, xyz ** (1 / 3), (KAPPA * xyz + 16) / 116).unbind(-1)
-    return torch.stack((116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)), dim=1)
+    xyz = torch.stack([row / white for row, white in rows], dim=-1).clamp_(XYZ_FLOOR, 1.0)
+    fx, fy, fz = torch.where(xyz > EPSILON, xyz ** (1 / 3), (KAPPA * xyz).add_(16).div_(116)).unbind(-1)
+    return torch.stack(((116 * fy).sub_(16), (fx - fy).mul_(500), (fy - fz).mul_(200)), dim=1)
 
 
 def lab_to_srgb(lab: Tensor) -> Tensor:
@@ -84,9 +102,9 @@ def lab_to_srgb(lab: Tensor) -> Tensor:
     y = torch.where(lightness > KAPPA * EPSILON, fy**3, lightness / KAPPA)
     xyz = torch.stack([plane * white for plane, white in zip((x, y, z), WHITE_XYZ, strict=True)], dim=1)
     linear = torch.stack(_matrix_product(XYZ_TO_SRGB, xyz), dim=1)
-    # Out of reach colours are below zero, whose power is NaN and would spoil the gradient of the other branch too.
-    curved = 1.055 * linear.clamp(min=LINEAR_KNEE) ** (1 / 2.4) - 0.055
-    return torch.where(linear > LINEAR_KNEE, curved, linear * 12.92).clamp(0.0, 1.0)
+    # Out of reach colours are below zero, whose power is NaN.
+    curved = linear.clamp(min=LINEAR_KNEE).pow_(1 / 2.4).mul_(1.055).sub_(0.055)
+    return torch.where(linear > LINEAR_KNEE, curved, linear * 12.92).clamp_(0.0, 1.0)
 
 
 def _from_cube_root(f: Tensor) -> Tensor:
@@ -110,13 +128,8 @@ def _mean_and_std(lab: Tensor) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
-def _mean_and_std_by(lab: Tensor, picture_mean: PictureMean) -> tuple[Tensor, Tensor]:
-    mean = picture_mean(lab)
-    return mean, picture_mean((lab - mean).square()).sqrt()
-
-
 def _unit_range(frames: Tensor) -> Tensor:
-    return (frames.to(_compute_dtype(frames)) + 1) / 2
+    return (frames.to(_compute_dtype(frames)) + 1).div_(2)
 
 
 def _compute_dtype(frames: Tensor) -> torch.dtype:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.generators.flashtalk.stream import to_levels
+from engine.generators.flashtalk.kernels.color_match import TO_BYTES
+from engine.generators.flashtalk.kernels.registry import EAGER, Kernels
 from engine.generators.flashtalk.watch import Look, look_of, measure
 from engine.parallel.tiles import RowBands
 
@@ -26,10 +27,14 @@ class _Copy:
 
 
 class HostCopies:
-    """It waits for a copy only once the decoder has been given its next latent frame. One stream, one thread."""
+    """It waits for a copy only once the decoder has been given its next latent frame. One stream, one thread.
 
-    def __init__(self, device: torch.device, bands: RowBands | None = None) -> None:
-        self._is_cuda, self._bands = device.type == "cuda", bands
+    On a GPU copies have a stream of their own, which waits for the frames and for which no work waits.
+    """
+
+    def __init__(self, device: torch.device, bands: RowBands | None = None, kernels: Kernels = EAGER) -> None:
+        self._bands, self._to_bytes = bands, kernels[TO_BYTES]
+        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def of(self, groups: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[np.ndarray | None, Look]]:
         """For every frame of `groups` (see `FlashTalkStream.frames`) its picture uint8 [H, W, 3], valid until the next
@@ -49,20 +54,29 @@ class HostCopies:
         return numbers if self._bands is None else self._bands.average(numbers)
 
     def _start(self, matched: Tensor, look: Tensor) -> _Copy:
-        levels: Tensor | None = to_levels(matched)
-        if self._bands is not None:
-            levels = self._bands.gather_first(levels)
-        images = None if levels is None else levels.permute(1, 2, 3, 0).contiguous()
-        done = None
-        if self._is_cuda:
+        images = self._images(matched)
+        if self._side is None:
+            return _Copy(frames=matched.shape[2], images=images, look=look, done=None)
+        self._side.wait_stream(torch.cuda.current_stream(self._side.device))
+        with torch.cuda.stream(self._side):
             images, look = (None if images is None else _pinned(images)), _pinned(look)
             done = torch.cuda.Event()
-            done.record()
+            done.record(self._side)
         return _Copy(frames=matched.shape[2], images=images, look=look, done=done)
+
+    def _images(self, matched: Tensor) -> Tensor | None:
+        """Whole pictures uint8 [n, H, W, 3] on the device; None where another rank has them."""
+        images = self._to_bytes(matched)
+        if self._bands is None:
+            return images
+        levels = self._bands.gather_first(images.movedim(-1, 0))
+        return None if levels is None else levels.movedim(0, -1).contiguous()
 
 
 def _pinned(part: Tensor) -> Tensor:
-    """torch keeps pinned memory for the next allocation of that size, so this asks the driver only at first."""
+    """On the present stream. torch keeps pinned memory for the next allocation of that size, so this asks the driver
+    only at first; and `part` is not handed out again before the copy is done."""
+    part.record_stream(torch.cuda.current_stream(part.device))
     return torch.empty(part.shape, dtype=part.dtype, pin_memory=True).copy_(part, non_blocking=True)
 
 

@@ -12,12 +12,17 @@ from torch import Tensor
 from engine.generators.flashtalk.color import ColorMatch
 from engine.generators.flashtalk.config import MASK_CHANNELS, StreamShape, latent_frames
 from engine.generators.flashtalk.graphs import Recorder, Stepper
+from engine.generators.flashtalk.kernels.color_match import COLOR_MATCH, TO_BYTES
+from engine.generators.flashtalk.kernels.registry import EAGER, Kernels
 from engine.generators.flashtalk.sampler import Noise, Schedules, Velocity, denoise
 from engine.generators.flashtalk.stages import COLOUR, COPY, DECODE, NOT_MEASURED, REENCODE, Stages, step_stage
 from engine.generators.flashtalk.transformer import ChunkConditions, DiT, StreamConditions
 from engine.generators.flashtalk.vae import Vae
 from engine.parallel.group import Attention, SequenceGroup
 from engine.parallel.tiles import RowBands
+
+to_bytes = TO_BYTES.eager
+"""Frames [1, 3, n, H, W] in [-1, 1] -> uint8 [n, H, W, 3]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +68,14 @@ class FlashTalkStream:
         group: SequenceGroup,
         attention: Attention,
         color_strength: float = 1.0,
+        kernels: Kernels = EAGER,
         bands: RowBands | None = None,
     ) -> None:
         self._dit, self._vae = dit, vae
         self._anchor, self._shape = anchor, shape
         self._schedules, self._noise = schedules, noise
         self._stepper = Stepper(dit, conditions, group, attention)
-        self._color, self._strength = ColorMatch(anchor.portrait), color_strength
+        self._color, self._strength = ColorMatch(anchor.portrait, kernels[COLOR_MATCH]), color_strength
         self._bands = bands
         self._motion = anchor.motion
         self.stages: Stages = NOT_MEASURED
@@ -121,12 +127,17 @@ class FlashTalkStream:
         after), both [1, 3, n, H, W] in [-1, 1] and without the repeated ones; with bands, this rank's rows of them.
         The last ones become the next chunk's motion once the iterator is used up."""
         bands, stages = self._bands, self.stages
-        picture_mean = None if bands is None else bands.mean
+        average = None if bands is None else bands.average
         skip = keep = self._shape.motion_frames
+        unused = min(skip, self._shape.frames - keep)  # neither shown nor kept, so nobody need see their colours
         tail: list[Tensor] = []
         for raw in self._vae.decode(latents, tiles=None if bands is None else bands.for_decoding):
             stages.mark(DECODE)
-            matched = self._color.apply(raw, self._strength, picture_mean)
+            left_out = min(unused, raw.shape[2])
+            raw, unused, skip = raw[:, :, left_out:], unused - left_out, skip - left_out
+            if raw.shape[2] == 0:
+                continue
+            matched = self._color.apply(raw, self._strength, average)
             stages.mark(COLOUR)
             tail = _last(tail, matched, keep)
             skipped = min(skip, raw.shape[2])
@@ -148,13 +159,3 @@ def _last(tail: list[Tensor], fresh: Tensor, count: int) -> list[Tensor]:
     if surplus > 0:
         kept[0] = kept[0][:, :, surplus:]
     return kept
-
-
-def to_levels(frames: Tensor) -> Tensor:
-    """Frames [1, 3, n, H, W] in [-1, 1] -> uint8 [3, n, H, W]; cut off, not rounded, as the reference does."""
-    return frames.squeeze(0).float().add(1.0).div(2.0).clamp(0.0, 1.0).mul(255.0).to(torch.uint8)
-
-
-def to_bytes(frames: Tensor) -> Tensor:
-    """Frames [1, 3, n, H, W] in [-1, 1] -> uint8 [n, H, W, 3]."""
-    return to_levels(frames).permute(1, 2, 3, 0).contiguous()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.generators.flashtalk.kernels.color_match import COLOR_MATCH, TO_BYTES
 from engine.generators.flashtalk.kernels.layer_norm import ADD_GATED_NORM, ADD_NORM, ADD_NORM_MODULATE, NORM_MODULATE
 from engine.generators.flashtalk.kernels.linear_gelu import LINEAR_GELU
 from engine.generators.flashtalk.kernels.norm_rotary import NORM_ROTARY
@@ -22,3 +23,5 @@ DIT_KERNELS = (
 )
 VAE_KERNELS = (NORM_SILU_JOIN, NORM_SILU, ADD_BIAS, UPSAMPLE)
 """Of the video autoencoder."""
+FRAME_KERNELS = (COLOR_MATCH, TO_BYTES)
+"""Of what happens to decoded frames."""

@@ -185,5 +185,5 @@ def _converted(arguments: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...
 
 def _poison(results: tuple[Tensor, ...]) -> None:
     """Leave no right values in memory that is handed out next: what a kernel forgets to write must show."""
-    spoiled = [torch.full_like(result, float("nan")) for result in results]
+    spoiled = [torch.full_like(x, float("nan") if x.is_floating_point() else 77) for x in results]
     del spoiled
