@@ -56,5 +56,5 @@ class PaceWindow:
 
     def usual_s(self) -> float:
         """What nine of ten chunks stay below."""
-        took_s = sorted(took for _, took in self._took)
+        took_s = sorted(took for _, took in list(self._took))  # another thread adds to it
         return took_s[min(len(took_s) - 1, int(_USUAL_QUANTILE * len(took_s)))] if took_s else 0.0
