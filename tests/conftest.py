@@ -97,12 +97,12 @@ def tiny_checkpoint(tmp_path_factory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="session")
 def rank_pools(tmp_path_factory):
-    """Groups of real rank processes by their size, started when first asked for."""
+    """Groups of real rank processes by their size, started when first asked for, and anew after a failure."""
     pytest.importorskip("torch", reason="ranks are torch processes")
     pools = {}
 
     def pool_of(world: int):
-        if world not in pools:
+        if world not in pools or pools[world].is_closed:
             pools[world] = load_fixture_module("rank_pool").RankPool(world, tmp_path_factory.mktemp(f"ranks{world}"))
         return pools[world]
 
