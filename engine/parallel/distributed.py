@@ -94,6 +94,8 @@ class DistributedGroup:
     def attend(self, q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
         """See `SequenceGroup.attend`. One exchange brings q, k and v, one brings the result back; between them each
         rank has all tokens of its Ulysses group for its share of the heads."""
+        if self.size == 1:
+            return attention(q, k, v)
         q, k, v = self._heads_for_tokens(torch.stack((q, k, v), dim=1)).unbind(1)
         if self.plan.ring == 1:
             valid = self.plan.valid_tokens(0)
