@@ -26,6 +26,14 @@ class Fault:
     is_gone: bool = False
     shifts_sound: bool = False
 
+    def __reduce__(self):
+        """What is kept of it says what happened, and not how."""
+        return _kept_fault, (self.name, self.seconds, self.is_gone, self.shifts_sound)
+
+
+def _kept_fault(name: str, seconds: float, is_gone: bool, shifts_sound: bool) -> Fault:
+    return Fault(name=name, seconds=seconds, act=lambda: lambda: None, is_gone=is_gone, shifts_sound=shifts_sound)
+
 
 class Faults:
     """All faults of a session; `pid` is the product's."""

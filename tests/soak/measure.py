@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from stage import family_of
 
+_FEWEST, _SOME = 8, 3
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
@@ -59,32 +60,42 @@ def _sample(role: str, pid: int) -> Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """Of one process: how much it has at the end of the run, and how much more that is than after its start."""
+    """Of the process of a role that lived longest. `quiet_mb` is what it has grown by in the times between the faults,
+    all together; `later_mb` by how much it has at the end more than after the first round of faults, or, if there was
+    only one, than at the start."""
 
     role: str
     minutes: float
     memory_mb: float
-    memory_grown_mb: float
+    quiet_mb: float
+    later_mb: float
     files: int
-    files_grown: int
+    files_later: int
 
 
-def growths(samples: list[Sample]) -> list[Growth]:
-    """Of each role the process that lived longest: medians of its last quarter against those of its second one. In the
-    first quarter caches fill and every device is opened for the first time."""
+def growths(samples: list[Sample], busy: list[tuple[float, float]], round_end_s: float) -> list[Growth]:
+    """`busy` are the times of the faults, with the time that they have an effect."""
     found = []
     for role in sorted({sample.role for sample in samples}):
         lives = [[s for s in samples if s.pid == pid] for pid in {s.pid for s in samples if s.role == role}]
         life = max(lives, key=len)
-        if len(life) < 8:
-            continue
-        second, last = life[len(life) // 4 : len(life) // 2], life[-(len(life) // 4) :]
-        memory, memory_before = (float(np.median([s.memory_mb for s in part])) for part in (last, second))
-        files, files_before = (int(np.median([s.files for s in part])) for part in (last, second))
-        found.append(
-            Growth(
-                role=role, minutes=(life[-1].at_s - life[0].at_s) / 60, memory_mb=memory,
-                memory_grown_mb=memory - memory_before, files=files, files_grown=files - files_before,
-            )
-        )  # fmt: skip
+        if len(life) >= _FEWEST:
+            found.append(_growth(role, life, busy, round_end_s))
     return found
+
+
+def _growth(role: str, life: list[Sample], busy: list[tuple[float, float]], round_end_s: float) -> Growth:
+    borders = [life[0].at_s, *(at_s for span in busy for at_s in span), life[-1].at_s + 1.0]
+    spans = zip(borders[::2], borders[1::2], strict=True)
+    quiet = [[s.memory_mb for s in life if start <= s.at_s < end] for start, end in spans]
+    before = [s for s in life if s.at_s >= round_end_s][:_SOME] or life[:_SOME]
+    last = life[-_SOME:]
+    return Growth(
+        role=role,
+        minutes=(life[-1].at_s - life[0].at_s) / 60,
+        memory_mb=float(np.median([s.memory_mb for s in last])),
+        quiet_mb=sum(part[-1] - part[0] for part in quiet if part),
+        later_mb=float(np.median([s.memory_mb for s in last]) - np.median([s.memory_mb for s in before])),
+        files=int(np.median([s.files for s in last])),
+        files_later=int(np.median([s.files for s in last]) - np.median([s.files for s in before])),
+    )

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from account import judge_account
 from judge import Row, judge_pictures, judge_processes, judge_recording, judge_sound, read_clicks, read_pictures
-from session import Session, Soak
+from session import KeptRun, Session, Soak
 
 
-def tell(run: Soak, figures: Path | None) -> int:
+def tell(run: Soak | KeptRun, figures: Path | None) -> int:
     """Print the table and keep the figures; 1 if something did not hold."""
     pictures, clicks_s = read_pictures(run.camera_log), read_clicks(run.sound_log)
     tables = []

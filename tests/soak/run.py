@@ -1,6 +1,6 @@
 """Hours on real devices, in minutes: the whole product under a script of faults, measured from outside.
 
-    python3 tests/soak/run.py --minutes N [--figures FILE] [--keep FOLDER]
+    python3 tests/soak/run.py --minutes N [--figures FILE] [--keep FOLDER] [--judge FOLDER]
 
 First `standin live` with a microphone, a virtual microphone, a PipeWire camera and a recording; then the window with
 its engine. A real program watches the camera and another one listens to the virtual microphone all along. Ends with
@@ -28,11 +28,17 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0, help="how long, start and end included")
     parser.add_argument("--figures", type=Path, help="keep what was measured there, as JSON")
     parser.add_argument("--keep", type=Path, help="keep every log and recording in this folder")
+    parser.add_argument("--judge", type=Path, metavar="FOLDER", help="only judge again what was kept there")
     arguments = parser.parse_args()
     if arguments.minutes < LEAST_MINUTES:
         parser.error(f"the faults need {LEAST_MINUTES:g} minutes")
     if PYTHON.exists() and Path(sys.prefix) != ROOT / ".venv":
         os.execv(str(PYTHON), [str(PYTHON), *sys.argv])
+    if arguments.judge is not None:
+        import report
+        from session import kept_run
+
+        return report.tell(kept_run(arguments.judge), arguments.figures)
     return soak(arguments.minutes, arguments.figures, arguments.keep)
 
 
@@ -59,14 +65,10 @@ def soak(minutes: float, figures: Path | None, keep: Path | None) -> int:
         print(f"skipped: {reason}")
         return 0
     finally:
-        run.close()
         if keep is not None:
-            shutil.copytree(folder, keep, dirs_exist_ok=True, ignore=_sockets)
+            run.keep(keep)
+        run.close()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sockets(folder: str, names: list[str]) -> list[str]:
-    return [name for name in names if not (Path(folder, name).is_file() or Path(folder, name).is_dir())]
 
 
 if __name__ == "__main__":

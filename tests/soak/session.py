@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
 import signal
 import subprocess
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ _DISK_MB, _DISK_MB_A_MINUTE = 60, 20
 _READY_S = 60.0
 _SETTLE_S = 4.0
 _END_S = 20.0
+_KEPT = "run.pickle"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,24 @@ class Session:
     recordings: list[Recording] = field(default_factory=list)
 
 
+@dataclass(frozen=True, kw_only=True)
+class KeptRun:
+    """What is judged of a run."""
+
+    sessions: list[Session]
+    camera_log: Path
+    sound_log: Path
+    notes: list[str]
+
+
+def kept_run(folder: Path) -> KeptRun:
+    """A run of which everything was kept in `folder`."""
+    _minutes, sessions, notes = pickle.loads((folder / _KEPT).read_bytes())
+    for session in sessions:
+        session.recordings = [replace(one, path=next(folder.rglob(one.path.name))) for one in session.recordings]
+    return KeptRun(sessions=sessions, camera_log=folder / "camera.log", sound_log=folder / "sound.log", notes=notes)
+
+
 class Soak:
     """`run` is called once; afterwards the sessions and the watchers' logs are there to be judged."""
 
@@ -89,6 +110,11 @@ class Soak:
             self._window()
         finally:
             self._stage.close()
+
+    def keep(self, folder: Path) -> None:
+        """Copy every log and recording there, for `kept_run`."""
+        (self.folder / _KEPT).write_bytes(pickle.dumps((self.minutes, self.sessions, self.notes)))
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True, ignore=_no_files)
 
     def close(self) -> None:
         """Give the small disk back; recordings on it are gone then. Safe to call twice."""
@@ -240,6 +266,10 @@ class Soak:
             log.seek(max(0, log.seek(0, 2) - 200))
             return float(log.read().splitlines()[-2].split()[0])
         return 0.0
+
+
+def _no_files(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if not (Path(folder, name).is_file() or Path(folder, name).is_dir())]
 
 
 def _say(window: subprocess.Popen, line: str) -> None:
