@@ -69,6 +69,35 @@ def test_features_are_those_of_the_whole_normalised_history(encoder):
         torch.testing.assert_close(later[j - 1], torch.cat((a[:3], b[2:3], c[2:3], d[2:])))
 
 
+@pytest.mark.parametrize("error", [0.0, 1e-5, 0.01, float("nan")])
+def test_encoding_beside_other_work_is_given_up_where_it_differs(encoder, error, caplog):
+    """What a CUDA stream of its own would give is compared once; rounding is let pass."""
+    buffer, made = SpeechBuffer(encoder, SHAPE, CPU), []
+    buffer.push(_sound(17_920))
+    plain = buffer.rows()
+
+    def beside(side):
+        made.append(side)
+        return plain * (1 + error)
+
+    buffer._side, buffer._rows_beside = "side", beside
+    first, second = buffer.rows(), buffer.rows()
+    is_kept = error in (0.0, 1e-5)
+    assert len(made) == (2 if is_kept else 1) and ("beside" in caplog.text) != is_kept
+    wanted = plain * (1 + error) if is_kept else plain
+    assert torch.equal(first, wanted) and torch.equal(second, wanted)
+
+
+def test_every_feature_hears_the_newest_sound(encoder):
+    """The gain and the first layer's norm are over all eight seconds, and attention looks both ways: another last
+    frame (40 ms) changes all rows, so that none can be made before a chunk is complete."""
+    buffer = SpeechBuffer(encoder, SHAPE, CPU)
+    buffer.push(_sound(100_000))
+    before = buffer.embedding()
+    buffer._samples[-640:] *= 3.0
+    assert ((buffer.embedding() - before).abs().flatten(1).max(dim=1).values > 1e-4).all()
+
+
 def test_two_buffers_do_not_share(encoder):
     one, other = SpeechBuffer(encoder, SHAPE, CPU), SpeechBuffer(encoder, SHAPE, CPU)
     silent = other.embedding()
