@@ -1,26 +1,36 @@
-"""How much GPU memory each rank of a stream takes, from a checkpoint's configuration and headers, without torch.
+"""How much GPU memory each rank of a stream takes, part by part, from a checkpoint's configuration and headers alone.
 
-Every rank holds all weights that a step uses; what it computes with shrinks with the number of ranks.
+Every rank holds all weights that a step uses, in 16 or 8 bits, or buffers for a few blocks of them where they are
+streamed from the host; what it computes with shrinks with the number of ranks. The parts are compared with what the
+model's own code allocates in `tests/unit/engine/generators/flashtalk/test_memory.py`. Without torch.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engine.model_store.checkpoint import CheckpointReport
 
 SIZES = ((768, 448), (448, 768), (640, 384), (384, 640), (512, 512), (512, 320), (320, 512))
 """Offered picture sizes (height, width)."""
-_ITEM_BYTES = 2
+EIGHT_BITS = ("fp8", "int8")
+"""Precisions that keep the blocks' matrices in 8 bits."""
 _SET_UP_ONLY = ("text_embedding.", "img_emb.", "time_embedding.", "time_projection.")
 _SET_UP_ONLY_IN_BLOCKS = tuple(f".cross_attn.{name}." for name in ("k", "v", "k_img", "v_img", "norm_k", "norm_k_img"))
 """What makes keys, values and modulation once, and never goes to the GPU."""
+_MATRICES = re.compile(
+    r"blocks\.\d+\.(self_attn\.[qkvo]|cross_attn\.[qo]|audio_cross_attn\.(q_linear|proj)|ffn\.[02])\.weight"
+)
+"""What can be in 8 bits and streamed, block by block; as in `engine.generators.flashtalk.quantization.linear`."""
+_SLOTS = 2
+"""Blocks on the device at a time where they are streamed."""
 _OTHER_PARAMETERS_BYTES = 0.65e9
 """VAE (127 M parameters, 2 bytes) and speech encoder (94 M, 4 bytes, of rank 0)."""
 _VAE_BYTES_PER_PIXEL = 9_000
 """History and work of decoding, 3.1 GB at 768x448."""
-_TOKEN_TENSORS, _FFN_TENSORS = 14, 2
+_TOKEN_TENSORS, _FFN_TENSORS = 12, 2
 """Tensors of a token's width and of the feed-forward's that are alive at once in a block."""
 _EXCHANGED_TENSORS = 8
 """q, k, v and the result on their way to other ranks and from them."""
@@ -31,39 +41,105 @@ _PROCESS_BYTES, _COMMUNICATION_BYTES = 0.6e9, 0.6e9
 depend on driver and GPU; these are round figures on the safe side."""
 _FRAMES = 9
 _TEXT_AND_IMAGE_KEYS = 64 + 257
+_TIMESTEPS = 10
+"""For which modulation is tabulated, at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryParts:
+    """Bytes on one GPU. `buffers` are for streamed blocks; `activations` the larger of a denoising step and of decoding
+    pictures, which follow each other; `process` is what CUDA takes before any tensor."""
+
+    weights: int
+    buffers: int
+    conditions: int
+    others: int
+    activations: int
+    process: int
+
+    @property
+    def total(self) -> int:
+        """All parts together."""
+        return self.weights + self.buffers + self.conditions + self.others + self.activations + self.process
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankMemory:
-    """Sizes that count, by default those of the published 14B model. `parameters` are those that stay on the GPU."""
+    """Sizes that count, by default those of the published 14B model in 16 bits, all of it on the GPU.
+
+    `parameters` are those that stay on the GPU, `matrix_parameters` those of them in the blocks' matrices, which take
+    `matrix_bytes` each and all others `item_bytes`, as tokens do. `streamed_blocks` of the `layers` stay on the host.
+    """
 
     parameters: int = 14_446_254_144
+    matrix_parameters: int = 14_050_918_400
     dim: int = 5120
     ffn_dim: int = 13824
     layers: int = 40
     heads: int = 40
     context_tokens: int = 32
+    item_bytes: int = 2
+    matrix_bytes: int = 2
+    streamed_blocks: int = 0
     sizes: tuple[tuple[int, int], ...] = field(default=SIZES)
+
+    def at(self, precision: str) -> RankMemory:
+        """With that precision of the weights: one of `EIGHT_BITS`, or any other for that of the tokens."""
+        return replace(self, matrix_bytes=1 if precision in EIGHT_BITS else self.item_bytes)
+
+    def streaming(self, blocks: int | None = None) -> RankMemory:
+        """With so many blocks on the host, all of them by default."""
+        return replace(self, streamed_blocks=self.layers if blocks is None else blocks)
+
+    @property
+    def block_bytes(self) -> int:
+        """The matrices of one block: what is copied to the GPU for each streamed block at every step."""
+        return self.matrix_parameters * self.matrix_bytes // self.layers
 
     @property
     def weights_bytes(self) -> int:
         """The transformer's, the same on every rank."""
-        return self.parameters * _ITEM_BYTES
+        scales = 4 * self.layers * (9 * self.dim + self.ffn_dim) if self.matrix_bytes == 1 else 0
+        matrices = self.block_bytes * (self.layers - self.streamed_blocks)
+        return (self.parameters - self.matrix_parameters) * self.item_bytes + matrices + scales
 
-    def needed_bytes(self, world: int = 1, *, height: int = 768, width: int = 448) -> int:
-        """For one of `world` ranks while it streams pictures of that size, px: weights, tokens, pictures, process."""
-        tokens = -(-tokens_of(height, width) // world)
+    @property
+    def host_bytes(self) -> int:
+        """Of the streamed blocks, on the host."""
+        return self.block_bytes * self.streamed_blocks
+
+    def parts(self, world: int = 1, *, height: int = 768, width: int = 448, frames: int = _FRAMES) -> MemoryParts:
+        """For one of `world` ranks while it streams pictures of that size, px, in chunks of `frames` latent frames."""
+        tokens = -(-tokens_of(height, width, frames) // world)
         # Keys and values of text, portrait and voice: all of them on every rank.
-        keys = 2 * self.dim * self.layers * (_TEXT_AND_IMAGE_KEYS + _FRAMES * self.context_tokens)
+        keys = 2 * self.dim * self.layers * (_TEXT_AND_IMAGE_KEYS + frames * self.context_tokens)
+        constant = 4 * tokens * (self.dim + self.dim // max(1, self.heads))
+        modulation = 4 * _TIMESTEPS * 6 * self.layers * self.dim
         rows = _TOKEN_TENSORS * self.dim + _FFN_TENSORS * self.ffn_dim
         if world > 1:
             rows += _EXCHANGED_TENSORS * self.dim
-        constant = 4 * tokens * self.dim
         small = min(1.0, self.dim / RankMemory.dim)
-        pictures = _VAE_BYTES_PER_PIXEL * height * width * _share_of_rows(height // 8, world)
-        process = _PROCESS_BYTES + (_COMMUNICATION_BYTES if world > 1 else 0.0)
-        computed = (self.parameters + keys + tokens * rows) * _ITEM_BYTES + constant
-        return int(computed + (pictures + _OTHER_PARAMETERS_BYTES) * small + process)
+        pictures = _VAE_BYTES_PER_PIXEL * height * width * _share_of_rows(height // 8, world) * small
+        return MemoryParts(
+            weights=self.weights_bytes,
+            buffers=min(_SLOTS, self.streamed_blocks) * self.block_bytes,
+            conditions=keys * self.item_bytes + constant + modulation,
+            others=int(_OTHER_PARAMETERS_BYTES * small),
+            activations=int(max(tokens * rows * self.item_bytes, pictures)),
+            process=int(_PROCESS_BYTES + (_COMMUNICATION_BYTES if world > 1 else 0.0)),
+        )
+
+    def needed_bytes(self, world: int = 1, *, height: int = 768, width: int = 448) -> int:
+        """All parts of `parts` together."""
+        return self.parts(world, height=height, width=width).total
+
+    def fitting(self, free_bytes: int, world: int = 1, *, height: int, width: int) -> RankMemory | None:
+        """The same with as few streamed blocks as that much is enough for; None where even all are not few enough."""
+        for blocks in range(self.layers + 1):
+            streaming = self.streaming(blocks)
+            if streaming.needed_bytes(world, height=height, width=width) <= free_bytes:
+                return streaming
+        return None
 
     def fitting_size(self, free_bytes: int, world: int = 1, *, below: tuple[int, int]) -> tuple[int, int] | None:
         """The largest offered size (height, width) smaller than `below` for which that much is enough."""
@@ -77,8 +153,10 @@ def rank_memory(report: CheckpointReport) -> RankMemory:
     """Of a checkpoint that `inspect_checkpoint` has read."""
     config = report.config
     standard = RankMemory()
+    counts = [(name, tensor.parameters) for name, tensor in report.tensors.items()]
     return RankMemory(
-        parameters=resident_parameters((name, tensor.parameters) for name, tensor in report.tensors.items()),
+        parameters=resident_parameters(counts),
+        matrix_parameters=matrix_parameters(counts),
         dim=int(config.get("dim", standard.dim)),
         ffn_dim=int(config.get("ffn_dim", standard.ffn_dim)),
         layers=int(config.get("num_layers", standard.layers)),
@@ -96,9 +174,14 @@ def resident_parameters(tensors: Iterable[tuple[str, int]]) -> int:
     )
 
 
-def tokens_of(height: int, width: int) -> int:
-    """Tokens of a chunk of 33 frames, whose 9 latent frames are cut into patches of 16x16 px."""
-    return _FRAMES * (height // 16) * (width // 16)
+def matrix_parameters(tensors: Iterable[tuple[str, int]]) -> int:
+    """Those of the blocks' matrices that every token goes through, of all with their names and counts."""
+    return sum(count for name, count in tensors if _MATRICES.fullmatch(name))
+
+
+def tokens_of(height: int, width: int, frames: int = _FRAMES) -> int:
+    """Tokens of a chunk of `frames` latent frames (33 frames make 9), cut into patches of 16x16 px."""
+    return frames * (height // 16) * (width // 16)
 
 
 def _share_of_rows(rows: int, world: int) -> float:

@@ -17,7 +17,7 @@ from engine.generators.flashtalk.effort import StepChooser, StepCounts
 from engine.generators.flashtalk.feature_cache import content_key, weights_key
 from engine.generators.flashtalk.graphs import CudaRecorder, wants_graphs
 from engine.generators.flashtalk.host_copies import HostCopies
-from engine.generators.flashtalk.memory import check_memory
+from engine.generators.flashtalk.memory import Demand, free_bytes, streamed_blocks
 from engine.generators.flashtalk.models import (
     Models,
     are_loaded,
@@ -27,12 +27,13 @@ from engine.generators.flashtalk.models import (
     text_features,
 )
 from engine.generators.flashtalk.noise import SeededNoise
-from engine.generators.flashtalk.options import SIZES, STEPS, FlashTalkOptions, find_checkpoint, takes_flashtalk_options
+from engine.generators.flashtalk.options import STEPS, FlashTalkOptions, find_checkpoint, takes_flashtalk_options
+from engine.generators.flashtalk.placement import Storage
 from engine.generators.flashtalk.portrait_tensor import cover_and_crop, to_unit_range
 from engine.generators.flashtalk.sampler import Schedules
 from engine.generators.flashtalk.speech_buffer import SpeechBuffer
 from engine.generators.flashtalk.stages import AUDIO, NOT_MEASURED, ChunkTimes, Stages, StageTimes
-from engine.generators.flashtalk.stream import FlashTalkStream, make_anchor
+from engine.generators.flashtalk.stream import FlashTalkStream, make_anchor, to_bytes
 from engine.generators.flashtalk.watch import Look, collapse_of, look_of
 from engine.generators.flashtalk.weights import precision_for
 from engine.media import SAMPLE_RATE_HZ, AudioChunk, Notice, Portrait
@@ -57,6 +58,7 @@ class FlashTalkGenerator:
     def __init__(self, *, seed: int = 0, group: RankGroup | None = None, **options: Any) -> None:
         self._options = FlashTalkOptions.of(options)
         self._shape, self._seed = self._options.shape, seed
+        self._storage = Storage(precision=self._options.precision, offload=self._options.offload)
         self._ranks, self._rank = group, 0 if group is None else group.rank
         self._bands: RowBands | None = None
         self._models: Models | None = None
@@ -87,6 +89,13 @@ class FlashTalkGenerator:
     def recoveries(self) -> int:
         """How often a collapsed picture was begun anew from the portrait."""
         return self._recoveries
+
+    @property
+    def models(self) -> Models:
+        """Those of `prepare`. Raises `GeneratorError` before."""
+        if self._models is None:
+            raise GeneratorError("FlashTalk has no models before it has a portrait.")
+        return self._models
 
     def measure(self) -> list[ChunkTimes]:
         """From now on, how long each chunk takes, in a list that grows; in between, the device is waited for.
@@ -126,13 +135,32 @@ class FlashTalkGenerator:
         text = self._from_first(lambda: text_features(report, self._options.prompt, device, progress), device)
         image = self._from_first(lambda: image_features(report, pixels, portrait.digest, device, progress), device)
         options = self._options
-        models = load_models(report, device, options.attention, progress, rank=self._rank, kernels=options.kernels)
+        models = load_models(
+            report,
+            device,
+            options.attention,
+            progress,
+            rank=self._rank,
+            kernels=options.kernels,
+            storage=self._storage,
+        )
         progress.update("portrait", 0, 1)
         refused = self._begin(models, pixels.to(device), text, image)
         self._picture = self._good = picture
         self._fingerprint = content_key(*map(weights_key, (*report.transformer_files, report.vae)))
         progress.update("portrait", 1, 1)
-        return [*_refused_notices(models, refused), *([] if device.type == "cuda" else [_slow_notice()])]
+        return [
+            *models.notices,
+            *_refused_notices(models, refused),
+            *([] if device.type == "cuda" else [_slow_notice()]),
+        ]
+
+    @torch.no_grad()
+    def prepare_from(self, models: Models, portrait: Tensor, text: Tensor, image: Tensor) -> list[Notice]:
+        """`prepare` with models and features that are at hand: `portrait` [1, 3, 1, H, W] in [-1, 1]."""
+        refused = self._begin(models, portrait, text, image)
+        self._picture = self._good = to_bytes(portrait)[0].cpu().numpy()
+        return [*models.notices, *_refused_notices(models, refused)]
 
     def _from_first(self, make: Callable[[], Tensor], device: torch.device) -> Tensor:
         return make().to(device) if self._ranks is None else self._ranks.from_first(make, device)
@@ -140,14 +168,23 @@ class FlashTalkGenerator:
     def _examine(self) -> tuple[CheckpointReport, torch.device]:
         report = find_checkpoint(*self._options.folders)
         device = choose_device(self._options.device, report.transformer_parameters)
-        if device.type == "cuda" and not are_loaded(report, device, self._options.attention, self._options.kernels):
-            self._check_memory(report, device)
+        options = self._options
+        if not are_loaded(report, device, options.attention, options.kernels, self._storage):
+            self._storage = self._placed(report, device)
         return report, device
 
-    def _check_memory(self, report: CheckpointReport, device: torch.device) -> None:
-        free_bytes, _ = torch.cuda.mem_get_info(device)
-        free_bytes += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        check_memory(DiTConfig.from_dict(report.config), self._shape, precision_for(device), free_bytes, SIZES)
+    def _placed(self, report: CheckpointReport, device: torch.device) -> Storage:
+        """Where there is room for which weights. Raises `GeneratorError` where there is not enough for any."""
+        options, world = self._options, 1 if self._ranks is None else self._ranks.size
+        demand = Demand(
+            config=DiTConfig.from_dict(report.config),
+            shape=self._shape,
+            precision=precision_for(device, options.precision),
+            scheme=self._storage.scheme,
+            world=world,
+        )
+        streamed = streamed_blocks(demand, free_bytes(device), options.offload)
+        return Storage(precision=options.precision, offload=options.offload, streamed=streamed, sharers=world)
 
     def _begin(self, models: Models, portrait: Tensor, text: Tensor, image: Tensor) -> str:
         """Why steps do not run from a graph although they should; usually nothing."""
@@ -177,7 +214,8 @@ class FlashTalkGenerator:
         own_rows = portrait if self._bands is None else self._bands.crop(portrait)
         self._look = look_of(self._host.look_numbers(own_rows))
         self._models, self._group = models, group
-        if not wants_graphs(self._options.graphs, models.device):
+        # A graph would copy the same blocks to the same places whatever is there.
+        if models.streamer is not None or not wants_graphs(self._options.graphs, models.device):
             return ""
         return self._stream.record_steps(CudaRecorder(models.device))
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from engine.errors import GeneratorError, ModelFilesError, UsageError
 from engine.generators.base import Progress
 from engine.generators.flashtalk.attention import AttentionBackend, choose_attention
+from engine.generators.flashtalk.block_streaming import BlockStreamer
 from engine.generators.flashtalk.config import DiTConfig
 from engine.generators.flashtalk.feature_cache import content_key, remember, weights_key
 from engine.generators.flashtalk.image_encoder import (
@@ -24,9 +25,10 @@ from engine.generators.flashtalk.image_encoder import (
     encode_image,
     rename_image_encoder,
 )
-from engine.generators.flashtalk.kernels.catalog import DIT_KERNELS, VAE_KERNELS
+from engine.generators.flashtalk.kernels.catalog import DIT_KERNELS, FRAME_KERNELS, VAE_KERNELS
 from engine.generators.flashtalk.kernels.registry import EAGER, Kernels, choose_kernels
 from engine.generators.flashtalk.kernels.vae_upsample import UPSAMPLE
+from engine.generators.flashtalk.placement import Storage, placement_for, stream_blocks
 from engine.generators.flashtalk.speech_encoder import (
     SpeechEncoder,
     SpeechEncoderConfig,
@@ -54,6 +56,7 @@ from engine.generators.flashtalk.weights import (
     read_pth,
     read_safetensors,
 )
+from engine.media import Notice
 from engine.model_store.checkpoint import CheckpointReport
 
 logger = logging.getLogger(__name__)
@@ -75,6 +78,8 @@ class Models:
     precision: Precision
     attention: AttentionBackend
     kernels: Kernels
+    streamer: BlockStreamer | None = None
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -124,33 +129,50 @@ def load_models(
     *,
     rank: int = 0,
     kernels: str = "auto",
+    storage: Storage | None = None,
 ) -> Models:
     """The models of a checkpoint on `device`, loaded unless another stream has them. Raises `ModelFilesError`."""
-    key = _key(report, device, attention, kernels)
+    storage = storage or Storage()
+    key = _key(report, device, attention, kernels, storage)
     with _POOL.lock:
         models = _POOL.loaded.get(key)
         if models is None:
-            models = _load(report, device, attention, progress, rank, kernels)
+            models = _load(report, device, attention, progress, rank, kernels, storage)
             _POOL.loaded[key] = models
         return models
 
 
-def are_loaded(report: CheckpointReport, device: torch.device, attention: str, kernels: str = "auto") -> bool:
+def are_loaded(
+    report: CheckpointReport,
+    device: torch.device,
+    attention: str,
+    kernels: str = "auto",
+    storage: Storage | None = None,
+) -> bool:
     """Whether another stream has these models already."""
-    return _key(report, device, attention, kernels) in _POOL.loaded
+    return _key(report, device, attention, kernels, storage or Storage()) in _POOL.loaded
 
 
-def _key(report: CheckpointReport, device: torch.device, attention: str, kernels: str) -> tuple[str, ...]:
-    return (str(report.directory.resolve()), str(report.speech_directory), str(device), attention, kernels)
+def _key(
+    report: CheckpointReport, device: torch.device, attention: str, kernels: str, storage: Storage
+) -> tuple[str, ...]:
+    folders = (str(report.directory.resolve()), str(report.speech_directory))
+    return (*folders, str(device), attention, kernels, storage.precision, storage.offload)
 
 
 def _load(
-    report: CheckpointReport, device: torch.device, attention: str, progress: Progress, rank: int, kernels: str
+    report: CheckpointReport,
+    device: torch.device,
+    attention: str,
+    progress: Progress,
+    rank: int,
+    kernels: str,
+    storage: Storage,
 ) -> Models:
-    precision = precision_for(device)
+    precision = precision_for(device, storage.precision)
     backend = choose_attention(device, precision.dit, attention)
     logger.info("FlashTalk runs on %s in %s with %s attention", device, precision.dit, backend.label)
-    chosen = choose_kernels((*DIT_KERNELS, *VAE_KERNELS), kernels, device, precision.dit)
+    chosen = choose_kernels((*DIT_KERNELS, *VAE_KERNELS, *FRAME_KERNELS), kernels, device, precision.dit)
     progress.update("video autoencoder", 0, 1)
     vae = load_vae(report.vae, device, precision.vae, chosen)
     speech = None
@@ -158,11 +180,23 @@ def _load(
         progress.update("speech encoder", 0, 1)
         speech = load_speech_encoder(report.speech_directory, report.speech_weights, device)
     config = DiTConfig.from_dict(report.config)
-    dit = load_dit(config, report.transformer_files, device, precision.dit, progress)
-    dit.pack_projections()
+    notices: list[Notice] = []
+    placement = placement_for(storage, config, device, precision.dit, rank, notices)
+    dit = load_dit(config, report.transformer_files, device, precision.dit, progress, placement)
+    streamer = stream_blocks(dit, placement, device, storage)
+    if streamer is None:
+        dit.pack_projections()
     dit.use_kernels(chosen)
     return Models(
-        dit=dit, vae=vae, speech=speech, device=device, precision=precision, attention=backend, kernels=chosen
+        dit=dit,
+        vae=vae,
+        speech=speech,
+        device=device,
+        precision=precision,
+        attention=backend,
+        kernels=chosen,
+        streamer=streamer,
+        notices=tuple(notices),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +20,17 @@ from engine.errors import ModelFilesError
 from engine.generators.base import Progress
 from engine.generators.flashtalk.config import DiTConfig
 from engine.generators.flashtalk.quantization.linear import is_quantized, is_streamed, prepare_quantized
-from engine.generators.flashtalk.quantization.products import choose_product
-from engine.generators.flashtalk.quantization.scheme import Scheme
+from engine.generators.flashtalk.quantization.products import WIDENED, Product
+from engine.generators.flashtalk.quantization.scheme import SCHEMES, Scheme
 from engine.generators.flashtalk.quantization.store import QuantizedWeights
 from engine.generators.flashtalk.transformer import DiT, is_set_up_only
 
 _SHOWN_KEYS = 3
 _TOLD_STEPS = 200
 """Progress is told this often at most: there are 1633 tensors, and most of them are small."""
+
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +44,16 @@ class Precision:
     speech: torch.dtype = torch.float32
 
 
-def precision_for(device: torch.device) -> Precision:
-    """16 bits where the reference has them, on a GPU; float32 throughout elsewhere."""
+PRECISIONS = ("auto", "bf16", "fp16", "fp32", *SCHEMES)
+"""Values of the option `precision`; the last ones keep the blocks' matrices in 8 bits and all else as auto does."""
+
+
+def precision_for(device: torch.device, wanted: str = "auto") -> Precision:
+    """16 bits where the reference has them, on a GPU; float32 throughout elsewhere. Another `wanted` of `PRECISIONS`
+    is that of transformer and VAE; encoders keep theirs."""
+    if wanted in _DTYPES:
+        own, chosen = precision_for(device), _DTYPES[wanted]
+        return Precision(dit=chosen, vae=chosen, text=own.text, image=own.image)
     if device.type != "cuda":
         return Precision(dit=torch.float32, vae=torch.float32, text=torch.float32, image=torch.float32)
     return Precision(dit=torch.bfloat16, vae=torch.bfloat16, text=torch.bfloat16, image=torch.float16)
@@ -51,11 +62,14 @@ def precision_for(device: torch.device) -> Precision:
 @dataclass(frozen=True, kw_only=True)
 class Placement:
     """How the transformer's weights are kept: those of `quantization.linear` in 8 bits by `scheme` if there is one,
-    those of the blocks in `streamed` on the host. `keeps` says whether 8-bit weights are stored for the next start."""
+    those of the blocks in `streamed` on the host. `keeps` says whether 8-bit weights are stored for the next start;
+    where that fails, `tell` is called with the reason."""
 
     scheme: Scheme | None = None
+    product: Product = WIDENED
     streamed: frozenset[int] = frozenset()
     keeps: bool = True
+    tell: Callable[[str], None] = lambda _reason: None
 
 
 RESIDENT = Placement()
@@ -85,8 +99,10 @@ def load_dit(
         quantized = _quantized_weights(files, expected, placement, opened)
         if quantized is not None:
             assert placement.scheme is not None
-            prepare_quantized(dit, placement.scheme, choose_product(placement.scheme, device, dtype))
+            prepare_quantized(dit, placement.scheme, placement.product)
         state = _read_state(where, expected, _Target(device, dtype, placement), quantized, progress, files[0].parent)
+    if quantized is not None and quantized.problem:
+        placement.tell(quantized.problem)
     assign(dit, state)
     # Rounded like the rest, as the reference does, then kept wide: it is applied in float32 at every step.
     dit.head.head.to(torch.promote_types(dtype, torch.float32))

@@ -47,7 +47,7 @@ def test_one_rank_agrees_with_the_generator(size):
 
 def test_offered_sizes_are_the_generators():
     pytest.importorskip("torch")
-    from engine.generators.flashtalk.generator import SIZES as GENERATORS
+    from engine.generators.flashtalk.options import SIZES as GENERATORS
 
     assert GENERATORS == SIZES
 
@@ -57,7 +57,7 @@ def test_ranks_share_all_but_the_weights():
     assert needed == sorted(needed, reverse=True)
     assert all(bytes_ > MEMORY.weights_bytes for bytes_ in needed)
     without = [bytes_ - MEMORY.weights_bytes for bytes_ in needed]
-    assert without[7] < 0.5 * without[0]
+    assert without[7] < 0.6 * without[0]
 
 
 def test_pictures_cannot_be_cut_finer_than_rows():
@@ -69,15 +69,55 @@ def test_pictures_cannot_be_cut_finer_than_rows():
     ("free_gb", "below", "size"),
     [
         (80, (768, 448), (512, 512)),
-        (35, (768, 448), (640, 384)),
-        (34.0, (768, 448), (512, 320)),
-        (34.0, (448, 768), (320, 512)),
-        (33, (768, 448), None),
+        (33.15, (768, 448), (640, 384)),
+        (33.0, (768, 448), (512, 320)),
+        (33.0, (448, 768), (320, 512)),
+        (32, (768, 448), None),
         (80, (512, 320), None),
     ],
 )
 def test_largest_size_that_fits(free_gb, below, size):
     assert MEMORY.fitting_size(int(free_gb * 1e9), below=below) == size
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp8", "int8"])
+def test_of_the_weights_streaming_leaves_two_blocks(precision):
+    memory = MEMORY.at(precision)
+    streaming = memory.streaming()
+    assert streaming.host_bytes == 40 * memory.block_bytes and memory.host_bytes == 0
+    assert memory.needed_bytes() - streaming.needed_bytes() == 38 * memory.block_bytes
+    # 351 million parameters to a block, by the shapes of its layers.
+    assert memory.block_bytes == (8 * 5120**2 + 2 * 5120 * 13824) * (2 if precision == "bf16" else 1)
+
+
+@pytest.mark.parametrize(("precision", "free_gb", "streamed"), [("bf16", 36, 0), ("fp8", 20.1, 0), ("int8", 24, 0)])
+def test_what_fits_is_not_streamed(precision, free_gb, streamed):
+    memory = MEMORY.at(precision).fitting(int(free_gb * 1e9), height=768, width=448)
+    assert memory is not None and memory.streamed_blocks == streamed
+
+
+@pytest.mark.parametrize(("precision", "free_gb"), [("bf16", 15.5), ("bf16", 8), ("int8", 11.5), ("fp8", 7.5)])
+def test_as_few_blocks_are_streamed_as_have_no_room(precision, free_gb):
+    free, whole = int(free_gb * 1e9), MEMORY.at(precision)
+    memory = whole.fitting(free, height=768, width=448)
+    assert (
+        memory is not None
+        and memory.needed_bytes() <= free < whole.streaming(memory.streamed_blocks - 1).needed_bytes()
+    )
+
+
+def test_where_two_blocks_have_no_room_nothing_fits():
+    assert MEMORY.fitting(5_000_000_000, height=768, width=448) is None
+
+
+def test_matrices_are_those_that_the_generator_quantises(published):
+    from engine.generators.flashtalk.quantization.linear import is_quantized, is_streamed
+    from engine.model_store.gpu_memory import matrix_parameters
+
+    tensors = [(name, p) for name, p in published.named_parameters()]
+    expected = sum(p.numel() for name, p in tensors if is_quantized(name, p.shape))
+    assert matrix_parameters((name, p.numel()) for name, p in tensors) == expected == MEMORY.matrix_parameters
+    assert {name for name, p in tensors if is_quantized(name, p.shape)} == {n for n, _ in tensors if is_streamed(n)}
 
 
 def test_from_a_checkpoint(tmp_path):

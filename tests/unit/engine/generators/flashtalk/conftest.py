@@ -4,6 +4,9 @@ Whatever Python computed is fixed, every result is written where it was the firs
 wait cannot be recorded.
 """
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -78,3 +81,23 @@ class TapeRecorder:
 def tape_recorder():
     """A recorder of its own for each test."""
     return TapeRecorder()
+
+
+def _fixture_module(name: str):
+    path = Path(__file__).parents[4] / "fixtures" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def random_conditions():
+    """A function: conditions for a denoising step, in random numbers."""
+    return _fixture_module("dit_conditions").random_conditions
+
+
+@pytest.fixture(scope="session")
+def peak_bytes():
+    """A function: the most bytes that the tensors made by a function held at once."""
+    return _fixture_module("peak_meter").peak_bytes

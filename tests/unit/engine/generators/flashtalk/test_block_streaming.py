@@ -11,12 +11,11 @@ torch = pytest.importorskip("torch")
 
 from engine.generators.flashtalk import block_streaming  # noqa: E402
 from engine.generators.flashtalk.attention import choose_attention  # noqa: E402
-from engine.generators.flashtalk.bench import random_conditions  # noqa: E402
 from engine.generators.flashtalk.block_streaming import BlockStreamer, free_host_bytes  # noqa: E402
 from engine.generators.flashtalk.config import DiTConfig, StreamShape  # noqa: E402
 from engine.generators.flashtalk.quantization import store  # noqa: E402
 from engine.generators.flashtalk.quantization.scheme import SCHEMES  # noqa: E402
-from engine.generators.flashtalk.transformer import ChunkConditions, DiT  # noqa: E402
+from engine.generators.flashtalk.transformer import DiT  # noqa: E402
 from engine.generators.flashtalk.weights import Placement, assign, load_dit  # noqa: E402
 from engine.parallel.group import LocalGroup  # noqa: E402
 
@@ -57,38 +56,42 @@ def _load(files, streamed=(), scheme=None) -> DiT:
     return load_dit(CONFIG, files, CPU, torch.bfloat16, Quiet(), placement)
 
 
-@torch.no_grad()
-def _steps(dit: DiT, count: int = 3) -> list[torch.Tensor]:
-    torch.manual_seed(1)
-    stream = random_conditions(dit, SHAPE, 4, CPU)
-    kv = [block.audio_cross_attn.audio_keys(torch.randn(9, 32, 40).bfloat16()) for block in dit.blocks]
-    attention = choose_attention(CPU, torch.bfloat16, "auto")
-    latents = torch.randn(SHAPE.latent)
-    chunk = ChunkConditions(audio=kv)
-    return [dit(latents, step, stream, chunk, LocalGroup(), attention) for step in range(count)]
+@pytest.fixture
+def steps(random_conditions):
+    """A function: what a few denoising steps of a model give, always with the same numbers."""
+
+    @torch.no_grad()
+    def run(dit: DiT, count: int = 3) -> list[torch.Tensor]:
+        torch.manual_seed(1)
+        stream, chunk = random_conditions(dit, SHAPE, 4, CPU)
+        attention = choose_attention(CPU, torch.bfloat16, "auto")
+        latents = torch.randn(SHAPE.latent)
+        return [dit(latents, step, stream, chunk, LocalGroup(), attention) for step in range(count)]
+
+    return run
 
 
 @pytest.mark.parametrize("streamed", [range(7), (0, 2, 4, 6), (3,), (5, 6)], ids=["all", "half", "one", "last"])
 @pytest.mark.parametrize("scheme", [None, *SCHEMES.values()], ids=["wide", *SCHEMES])
-def test_streamed_blocks_compute_the_same_bits(files, streamed, scheme):
-    expected = _steps(_load(files, scheme=scheme))
+def test_streamed_blocks_compute_the_same_bits(files, streamed, scheme, steps):
+    expected = steps(_load(files, scheme=scheme))
     dit = _load(files, streamed, scheme)
     streamer = BlockStreamer(dit.blocks, streamed, CPU)
-    for found, resident in zip(_steps(dit), expected, strict=True):
+    for found, resident in zip(steps(dit), expected, strict=True):
         assert torch.equal(found, resident) and found.isfinite().all()
     assert streamer.misses == 1
     assert streamer.copies == (len(streamed) if len(streamed) <= 2 else 3 * len(streamed) + 2)
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3, 9])
-def test_any_number_of_buffers_will_do(files, slots):
-    expected = _steps(_load(files))
+def test_any_number_of_buffers_will_do(files, slots, steps):
+    expected = steps(_load(files))
     dit = _load(files, range(7))
     BlockStreamer(dit.blocks, range(7), CPU, slots=slots)
-    assert all(torch.equal(*pair) for pair in zip(_steps(dit), expected, strict=True))
+    assert all(torch.equal(*pair) for pair in zip(steps(dit), expected, strict=True))
 
 
-def test_between_its_calls_a_streamed_block_has_no_weights(files):
+def test_between_its_calls_a_streamed_block_has_no_weights(files, steps):
     """Whatever goes round the call fails instead of using another block's."""
     dit = _load(files, (1, 3))
     BlockStreamer(dit.blocks, (1, 3), CPU)
@@ -97,21 +100,21 @@ def test_between_its_calls_a_streamed_block_has_no_weights(files):
         assert dit.blocks[0].ffn[0].weight.numel() and dit.blocks[1].ffn[0].bias.numel()
         with pytest.raises(RuntimeError):
             dit.blocks[1].ffn(torch.zeros(4, 64).bfloat16())
-        _steps(dit, 1)
+        steps(dit, 1)
 
 
-def test_a_block_that_fails_lets_the_next_attempt_through(files):
+def test_a_block_that_fails_lets_the_next_attempt_through(files, steps):
     dit = _load(files, range(7))
     BlockStreamer(dit.blocks, range(7), CPU)
     handle = dit.blocks[3].norm3.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(ValueError("stop")))
     real = dit.blocks[3].self_attn.o.forward
     dit.blocks[3].self_attn.o.forward = lambda _x: (_ for _ in ()).throw(ValueError("stop"))
     with pytest.raises(ValueError, match="stop"):
-        _steps(dit)
+        steps(dit)
     assert not dit.blocks[3].ffn[0].weight.numel()
     handle.remove()
     dit.blocks[3].self_attn.o.forward = real
-    assert all(torch.equal(*pair) for pair in zip(_steps(dit), _steps(_load(files)), strict=True))
+    assert all(torch.equal(*pair) for pair in zip(steps(dit), steps(_load(files)), strict=True))
 
 
 def test_only_buffers_and_small_parameters_are_on_the_device(files):
@@ -126,11 +129,11 @@ def test_only_buffers_and_small_parameters_are_on_the_device(files):
     }
 
 
-def test_a_dropped_model_is_freed_at_once(files):
+def test_a_dropped_model_is_freed_at_once(files, steps):
     """Without waiting for the garbage collector: on a GPU these are gigabytes."""
     dit = _load(files, range(7))
     streamer = BlockStreamer(dit.blocks, range(7), CPU)
-    _steps(dit, 1)
+    steps(dit, 1)
     gone = [weakref.ref(dit.blocks[2]), weakref.ref(streamer)]
     gc.disable()
     try:
@@ -189,10 +192,10 @@ def test_pinned_memory_is_a_copy_of_exactly_that_size_or_nothing(fails, monkeypa
     assert not cuda.locked
 
 
-def test_assigned_weights_are_what_is_streamed(files):
+def test_assigned_weights_are_what_is_streamed(files, steps):
     """`assign` is how every loader puts weights in; hooks must not have kept older ones."""
     dit = _load(files, range(7))
     assign(dit, {name: tensor * 2 for name, tensor in dit.state_dict().items()})
-    expected = _steps(dit)
+    expected = steps(dit)
     BlockStreamer(dit.blocks, range(7), CPU)
-    assert all(torch.equal(*pair) for pair in zip(_steps(dit), expected, strict=True))
+    assert all(torch.equal(*pair) for pair in zip(steps(dit), expected, strict=True))
