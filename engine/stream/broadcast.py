@@ -36,7 +36,6 @@ from engine.stream.reporter import Emit, ReportedProgress, Reporter
 from engine.stream.runner import GeneratorRunner
 from engine.stream.session_sound import SessionSound
 from engine.stream.session_voice import find_voice_out
-from engine.stream.sources import open_source
 from engine.stream.swap import Scene
 
 logger = logging.getLogger(__name__)
@@ -108,7 +107,7 @@ class Broadcast:
     def _started(self) -> Graph:
         """Everything but the threads. What is missing is said before minutes of preparing."""
         settings = self._settings = self._without_what_is_missing(self._settings)
-        source = open_source(settings.source)
+        source = self._sound.first_source()
         camera = find_camera(settings.camera) if settings.camera is not None else None
         voice = find_voice_out(settings.voice_out) if settings.voice_out is not None else None
         recorder = None

@@ -69,6 +69,13 @@ class MicrophoneWatch:
             self._follower = DefaultFollower(self._on_default)
             self._follower.start()
 
+    def begin_without(self, wanted: MicrophoneSource) -> None:
+        """The session begins before its microphone is there. Under the session's lock."""
+        message = f'The microphone "{wanted.name}" is not there, so the portrait is silent.'
+        hint = "It is taken as soon as it is connected; or choose another one (standin devices lists them)."
+        self._host.tell(Reason(code="microphone.lost", message=message, hint=hint), is_error=True)
+        self.wait(wanted, word="there now")
+
     def end(self) -> None:
         """Watch nothing any more; does not wait for threads."""
         waiter, self._waiter = self._waiter, None
@@ -96,7 +103,7 @@ class MicrophoneWatch:
         self._host.tell(Reason(code="microphone.lost", message=message, hint=hint), is_error=True)
         self.wait(wanted)
 
-    def wait(self, wanted: MicrophoneSource) -> None:
+    def wait(self, wanted: MicrophoneSource, *, word: str = "back") -> None:
         """Rest until it can be taken again. Under the session's lock."""
         self.end()
         self._wanted = wanted
@@ -106,7 +113,7 @@ class MicrophoneWatch:
             if not self._host.take_back(source, waiter):
                 source.stop()
                 return
-            message = f'The microphone "{source.label}" is back.'
+            message = f'The microphone "{source.label}" is {word}.'
             self._host.tell(Reason(code="microphone.back", message=message), is_error=False)
 
         waiter = self._waiter = self._make_waiter(

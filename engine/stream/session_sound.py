@@ -42,7 +42,7 @@ class SessionSound:
         self._graph: Graph | None = None
         self._audio_lock = threading.Lock()
         self._devices_lock = threading.RLock()
-        self._has_stopped_microphone = False
+        self._has_stopped_microphone = self._is_absent = False
         self._microphone = MicrophoneWatch(_MicrophoneHost(self), clock)
         self.voice = SessionVoice(settings.voice_out, self._audio_lock, self._devices_lock, reporter)
 
@@ -55,11 +55,26 @@ class SessionSound:
         graph.listener.talk_key.is_needed = settings.sound.is_push_to_talk
         self.voice.attach(graph.listener)
 
+    def first_source(self) -> AudioSource:
+        """What the session begins with, not yet started: silence where the microphone that was named is not there,
+        which is then waited for. Raises `MicrophoneError`, `DeviceError` or `AudioFileError`."""
+        try:
+            return open_source(self._source)
+        except MicrophoneError as error:
+            if error.code != "microphone.missing":
+                raise
+            self._is_absent = True
+            return open_source(SilentSource())
+
     def go_live(self, source: AudioSource) -> None:
         """Start `source`, and with it the session's clock."""
         source.start(self._clock)
         self._hearing().go_live(source, self._gate_for(self._source))
-        self._microphone.begin(self._source)
+        if self._is_absent and isinstance(self._source, MicrophoneSource):
+            with self._devices_lock:
+                self._microphone.begin_without(self._source)
+        else:
+            self._microphone.begin(self._source)
 
     def end(self) -> None:
         """Give the devices back; after the audio thread has ended."""

@@ -45,6 +45,14 @@ def _plug(server):
     _pactl(server, "load-module", "module-remap-source", "master=mic_feed.monitor", "source_name=fakemic")
 
 
+def _add_late_microphone(server, folder):
+    """A microphone "latemic", which hears what "fakemic" does."""
+    settings = folder / "sound" / "asound.conf"
+    late = 'pcm.latemic { type pulse device latemic hint { show on description "LateMic" } }\n'
+    settings.write_text(settings.read_text() + late)
+    _pactl(server, "load-module", "module-remap-source", "master=mic_feed.monitor", "source_name=latemic")
+
+
 def _notice(process, code, after=0, timeout_s=40):
     seen = [0]
 
@@ -107,6 +115,24 @@ def test_lost_microphone_is_taken_again_by_itself(sound_server, engine, hum, tmp
     assert process.ask(Stop).error is None
 
 
+def test_microphone_that_comes_after_the_start_is_taken(sound_server, engine, hum, tmp_path):
+    """Named, but not plugged in yet: the portrait is silent until it is."""
+    process = engine()
+    began = len(process.events)
+    _start(process, MicrophoneSource(name="latemic"))
+    notice = _notice(process, "microphone.lost", began)
+    assert "latemic" in notice.reason.message and notice.is_error
+    ticks = process.wait(lambda event: isinstance(event, Stats)).ticks
+    _add_late_microphone(sound_server, tmp_path)
+    notice = _notice(process, "microphone.back", began)
+    assert notice.reason.message == 'The microphone "latemic" is there now.' and not notice.is_error
+    assert _last(process).ticks > ticks, "the picture has gone on"
+    after = len(process.events)
+    sound_server.speak(hum)
+    _heard_after(process, after)
+    assert process.ask(Stop).error is None
+
+
 @pytest.mark.slow
 def test_unplugged_source_is_heard_again_when_it_is_back(sound_server, engine, hum):
     """The server moves the stream of a source that vanishes to another one, and back when it is there again."""
@@ -126,10 +152,7 @@ def test_devices_are_listed_anew_and_taken_while_live(sound_server, engine, tmp_
     """A microphone that came after the session had begun is in the list, and can be chosen."""
     process = engine()
     _start(process, MicrophoneSource(name="fakemic"))
-    text = (tmp_path / "sound" / "asound.conf").read_text()
-    late = 'pcm.latemic { type pulse device latemic hint { show on description "LateMic" } }\n'
-    (tmp_path / "sound" / "asound.conf").write_text(text + late)
-    _pactl(sound_server, "load-module", "module-remap-source", "master=mic_feed.monitor", "source_name=latemic")
+    _add_late_microphone(sound_server, tmp_path)
     assert process.ask(ListDevices).error is None
     listed = process.wait(lambda e: isinstance(e, DevicesListed))
     assert "latemic" in [device.name for device in listed.microphones]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from engine.protocol.messages import DevicesListed, ListDevices, SetVoiceOut, Start, Stats, Stop
+from engine.protocol.messages import DevicesListed, ListDevices, SetSource, SetVoiceOut, Start, Stats, Stop
 from engine.settings import CanvasSettings, MicrophoneSource, SessionSettings, VoiceOutSettings
 
 RATE_HZ = 48_000
@@ -141,10 +141,9 @@ def test_voice_out_is_as_late_as_promised(sound_server, engine, bursts, tmp_path
 
 def test_unknown_microphone_and_output_are_one_sentence(sound_server, engine):
     process = engine()
-    settings = SessionSettings(portrait="sample:", source=MicrophoneSource(name="No Such Microphone"))
-    error = process.ask(Start, settings=settings).error
-    assert error.code == "microphone.missing" and "No Such Microphone" in error.message
     assert process.ask(Start, settings=SessionSettings(portrait="sample:")).error is None
+    error = process.ask(SetSource, source=MicrophoneSource(name="No Such Microphone")).error
+    assert error.code == "microphone.missing" and "No Such Microphone" in error.message
     error = process.ask(SetVoiceOut, voice_out=VoiceOutSettings(name="No Such Output")).error
     assert error.code == "voice_out.missing"
 

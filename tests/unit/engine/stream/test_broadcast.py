@@ -30,6 +30,7 @@ from engine.settings import (
     VoiceOutSettings,
 )
 from engine.stream import broadcast as broadcast_module
+from engine.stream import session_sound as sound_module
 from engine.stream.runner import GeneratorRunner
 
 
@@ -84,7 +85,7 @@ def test_start_that_fails_late_gives_everything_back(session, plain_source, monk
         raise MicrophoneError("It is in use.", code="microphone.busy")
 
     microphone.start = start
-    monkeypatch.setattr(broadcast_module, "open_source", lambda _: microphone)
+    monkeypatch.setattr(sound_module, "open_source", lambda _: microphone)
     live = session(has_preview=True)
     with pytest.raises(MicrophoneError):
         live.broadcast.start()

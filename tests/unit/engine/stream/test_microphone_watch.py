@@ -111,3 +111,10 @@ def test_end_of_a_file_is_none_of_its_business(host):
 def test_closed_around_a_change_it_is_waited_for_without_an_error(host):
     host.watch.wait(YETI)
     assert host.watch.is_waiting and not host.told and host.rested == 1
+
+
+def test_microphone_that_is_not_there_yet_is_told_and_waited_for(host):
+    host.watch.begin_without(YETI)
+    assert host.told == [("microphone.lost", True)] and host.rested == 1 and host.waiters[0].is_started
+    host.waiters[0].take(SimpleNamespace(label="Yeti"))
+    assert host.told[1] == ("microphone.back", False) and not host.watch.is_waiting

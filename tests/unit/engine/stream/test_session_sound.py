@@ -10,10 +10,9 @@ import pytest
 
 from engine.audio import hotplug, voice_out
 from engine.audio.voice_out import DelayLine
-from engine.errors import AudioFileError, UsageError
+from engine.errors import AudioFileError, MicrophoneError, UsageError
 from engine.protocol.messages import SessionState
 from engine.settings import FileSource, MicrophoneSource, SilentSource, SoundSettings, VoiceOutSettings
-from engine.stream import broadcast as broadcast_module
 from engine.stream import session_sound as sound_module
 from engine.stream.microphone_watch import MicrophoneWatch
 
@@ -52,9 +51,9 @@ def test_source_that_cannot_be_opened_leaves_the_old_one(session, tmp_path):
 
 
 def test_microphone_that_is_gone_is_told_once_and_the_portrait_rests(session, plain_source, monkeypatch):
-    microphone, real = plain_source(), broadcast_module.open_source
+    microphone, real = plain_source(), sound_module.open_source
     monkeypatch.setattr(
-        broadcast_module, "open_source", lambda s: microphone if isinstance(s, MicrophoneSource) else real(s)
+        sound_module, "open_source", lambda s: microphone if isinstance(s, MicrophoneSource) else real(s)
     )
     live = session(source=MicrophoneSource(name="plain"))
     live.broadcast.start()
@@ -69,7 +68,7 @@ def test_microphone_that_is_gone_is_told_once_and_the_portrait_rests(session, pl
 @pytest.fixture
 def yeti(plain_source, monkeypatch):
     """Microphones in the order in which they are opened; the last one again and again. Nothing is really looked for."""
-    made, real = [], broadcast_module.open_source
+    made, real = [], sound_module.open_source
 
     class Heard(plain_source):
         def read(self):
@@ -81,8 +80,7 @@ def yeti(plain_source, monkeypatch):
         made.append(Heard())
         return made[-1]
 
-    for module in (broadcast_module, sound_module):
-        monkeypatch.setattr(module, "open_source", open_source)
+    monkeypatch.setattr(sound_module, "open_source", open_source)
     monkeypatch.setattr(sound_module.SessionSound, "_renew_devices", lambda self: None)
     quick = partial(hotplug.Waiter, first_try_s=0.01, every_s=0.01)
     monkeypatch.setattr(MicrophoneWatch.__init__, "__kwdefaults__", {"waiter": quick})
@@ -98,6 +96,28 @@ def test_microphone_that_is_back_is_listened_to_again(session, yeti):
         assert live.broadcast._graph.listener.source is yeti[-1] and yeti[-1].stopped == 0
     assert live.codes() == ["microphone.lost", "microphone.back"] * 2
     assert [microphone.stopped for microphone in yeti[:-1]] == [1] * (len(yeti) - 1), "the others are given back"
+
+
+def test_microphone_that_is_named_but_not_there_is_waited_for(session, yeti, monkeypatch):
+    """Silence meanwhile, and it is said; another error is one."""
+    found, errors = sound_module.open_source, [MicrophoneError("Not there.", code="microphone.missing")]
+
+    def open_source(source):
+        if isinstance(source, MicrophoneSource) and errors:
+            raise errors[0]
+        return found(source)
+
+    monkeypatch.setattr(sound_module, "open_source", open_source)
+    live = session(source=MicrophoneSource(name="plain"))
+    live.broadcast.start()
+    live.until_presented(5)
+    assert live.codes() == ["microphone.lost"] and yeti == []
+    errors.clear()
+    live.until(lambda: live.codes()[-1] == "microphone.back")
+    assert live.broadcast._graph.listener.source is yeti[-1]
+    errors.append(MicrophoneError("In use.", code="microphone.busy"))
+    with pytest.raises(MicrophoneError):
+        session(source=MicrophoneSource(name="plain")).broadcast.start()
 
 
 def test_who_chooses_another_source_is_not_given_the_old_microphone_back(session, yeti):
@@ -156,7 +176,7 @@ def test_muted_from_the_start_and_while_live(session, plain_source, monkeypatch)
         return microphone.blocks.pop()
 
     microphone.read = read
-    monkeypatch.setattr(broadcast_module, "open_source", lambda _: microphone)
+    monkeypatch.setattr(sound_module, "open_source", lambda _: microphone)
     live = session(is_muted=True)
     started_s = time.monotonic()
     live.broadcast.start()
