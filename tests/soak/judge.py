@@ -28,6 +28,7 @@ QUIET_BOUND_MB, ROUND_BOUND_MB, ROUNDS_BOUND_MB, FILES_BOUND = 12.0, 96.0, 48.0,
 end of the first round to that of the last one."""
 
 _EFFECT_S = 15.0
+_CARD_S = 1.0
 UNACCOUNTED_BOUND = 0.005
 CUT_BOUND_S, WHOLE_BOUND_S = 5.0, 0.75
 
@@ -97,7 +98,7 @@ def judge_pictures(session: Session, pictures: Pictures) -> list[Row]:
         for gap in np.diff(np.concatenate([[start], part.at_s, [end]]))
     ]
     burst = max((most_within(part.at_s, BURST_WINDOW_S) for part in parts), default=0)
-    unreadable = sum(int((part.number < 0).sum()) for part in parts)
+    unreadable = sum(int((part.number < 0).sum()) for part in parts) - cards_shown(session, parts)
     rows = [
         Row(what="pictures a second at the camera", found=f"{rate:.3f} ({count} in {watched_s:.0f} s)",
             bound=f"{FPS} +-{100 * RATE_BOUND:.0f} %", holds=abs(rate / FPS - 1) <= RATE_BOUND),
@@ -116,6 +117,25 @@ def judge_pictures(session: Session, pictures: Pictures) -> list[Row]:
                     bound=f"{bound_s:g} s", holds=took_s <= bound_s)
             )  # fmt: skip
     return rows
+
+
+def cards_shown(session: Session, parts: list[Pictures]) -> int:
+    """Pictures without a row because the product showed its standby card, being too slow for anything else."""
+    stats = [(at_s, event) for at_s, event in session.events if event.get("type") == "stats"]
+    spans = [
+        (at_s - _CARD_S, at_s + _CARD_S) for at_s, event in stats if event.get("quality", {}).get("kind") == "card"
+    ]
+    if not spans:
+        return 0
+    at_s = np.concatenate([part.at_s[part.number < 0] for part in parts])
+    return sum(any(start <= one <= end for start, end in spans) for one in at_s)
+
+
+def judge_end(session: Session) -> Row:
+    """`standin live` says with its status whether something was lost on the way, as it was."""
+    good = (0, 1)
+    return Row(what="ended when asked, with status", found=str(session.status), bound="0 or 1",
+               holds=session.status in good)  # fmt: skip
 
 
 def most_within(times_s: np.ndarray, window_s: float) -> int:

@@ -64,7 +64,7 @@ def read(luma: np.ndarray) -> tuple[int, int] | None:
         values.append(float(np.median(luma[left + quarter : right - quarter])))
     levels = [(value - 16) * 255 / 219 for value in values]
     bits = [int(level > 128) for level in levels[: BITS + 1]]
-    if sum(bits) % 2:
+    if sum(bits) % 2 or not any(bits):  # a picture without marks may well be dark there
         return None
     number = sum(1 << bit for bit in range(BITS) if bits[bit])
     return number, max(0, round(levels[-1]))

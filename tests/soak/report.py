@@ -8,7 +8,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 from account import judge_account
-from judge import Row, judge_pictures, judge_processes, judge_recording, judge_sound, read_clicks, read_pictures
+from judge import (
+    Row,
+    judge_end,
+    judge_pictures,
+    judge_processes,
+    judge_recording,
+    judge_sound,
+    read_clicks,
+    read_pictures,
+)
 from session import KeptRun, Session, Soak
 
 
@@ -20,6 +29,7 @@ def tell(run: Soak | KeptRun, figures: Path | None) -> int:
         rows = judge_pictures(session, pictures) + judge_sound(session, pictures, clicks_s)
         if session.name == "standin live":
             rows += judge_account(session, pictures)
+        rows.append(judge_end(session))
         rows += judge_processes(session) + [judge_recording(one) for one in session.recordings]
         tables.append((session, rows))
     holds = all(row.holds for _, rows in tables for row in rows)

@@ -46,7 +46,7 @@ def soak(minutes: float, figures: Path | None, keep: Path | None) -> int:
     """Run, judge, tell."""
     try:
         import report
-        from session import Soak
+        from session import ProductFailed, Soak
         from stage import CannotRun, check_computer
 
         check_computer()
@@ -64,6 +64,9 @@ def soak(minutes: float, figures: Path | None, keep: Path | None) -> int:
     except CannotRun as reason:
         print(f"skipped: {reason}")
         return 0
+    except ProductFailed as reason:
+        print(f"failed: {reason}")
+        return 1
     finally:
         if keep is not None:
             run.keep(keep)

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 from faults import Fault, Faults
 from measure import Meter, Sample
-from stage import CannotRun, Stage, family_of
+from stage import Stage, family_of
 
 WIDTH, HEIGHT, FPS = 640, 360, 25
 _OVERHEAD_S = 30.0
@@ -29,6 +29,10 @@ _READY_S = 60.0
 _SETTLE_S = 4.0
 _END_S = 20.0
 _KEPT = "run.pickle"
+
+
+class ProductFailed(Exception):
+    """Why the run could not go on to its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,8 +243,7 @@ class Soak:
         for fault in plan:
             time.sleep(rest_s)
             if product.poll() is not None:
-                self.notes.append(f"the product ended by itself with status {product.returncode}")
-                return
+                raise ProductFailed(f"the product ended by itself with status {product.returncode}")
             self._happen(session, fault)
         time.sleep(rest_s)
 
@@ -258,7 +261,7 @@ class Soak:
         end_s = time.monotonic() + _READY_S
         while self._last_picture_s() < after_s:
             if time.monotonic() > end_s or product.poll() is not None:
-                raise CannotRun(f"no picture came; see the logs in {self.folder} (--keep)")
+                raise ProductFailed(f"no picture came from {product.args[1]} (its logs: --keep)")
             time.sleep(0.2)
 
     def _last_picture_s(self) -> float:
