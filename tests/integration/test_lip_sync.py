@@ -155,6 +155,7 @@ def test_flash_and_click_arrive_together(sound_server, clicks, camera):
         sound=SoundSettings(gate=GateSettings(mode="off")),
         camera=CameraSettings(),
         canvas=CanvasSettings(width=640, height=360, fill="crop"),
+        adaptive=False,
     )
     live = Broadcast(settings, events.append)
     live.start()

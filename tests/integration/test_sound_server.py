@@ -78,6 +78,7 @@ def test_voice_and_lips_arrive_together(sound_server, engine, bursts, tmp_path):
         voice_out=VoiceOutSettings(name="fakeout"),
         canvas=CanvasSettings(width=640, height=360),
         recording=str(clip),
+        adaptive=False,
     )
     assert process.ask(Start, settings=settings).error is None
     listening = sound_server.record(heard)

@@ -84,6 +84,7 @@ class Session:
             generator=GeneratorSettings(name="test"),
             canvas=CanvasSettings(width=640, height=360, fill="solid"),
             camera=CameraSettings(),
+            adaptive=False,
         )
         self.broadcast = Broadcast(settings, lambda event: self.events.append((time.monotonic(), event)))
         self.broadcast.start()

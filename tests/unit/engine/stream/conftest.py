@@ -154,13 +154,15 @@ class PlainSource:
 
 
 class Session:
-    """A broadcast with plain generators, and everything it told."""
+    """A broadcast with plain generators, and everything it told. What a busy computer is too slow for is no subject of
+    most tests, so it does not adapt unless told to."""
 
     def __init__(self, generator_class, **settings):
         self.events, self.generators = [], []
         self._generator_class = generator_class
         self.prepare_error = None
-        self.broadcast = Broadcast(SessionSettings(**{"canvas": _SMALL, **settings}), self.events.append)
+        settings = {"canvas": _SMALL, "adaptive": False, **settings}
+        self.broadcast = Broadcast(SessionSettings(**settings), self.events.append)
 
     def create(self, name, *, seed, fps, options):
         generator = self._generator_class(fps=fps)

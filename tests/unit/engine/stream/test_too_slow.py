@@ -66,7 +66,7 @@ def _delayed(generator, seconds):
 
 
 def _live(live_of, **settings):
-    live = live_of(**settings)
+    live = live_of(**{"adaptive": True, **settings})
     live.broadcast.start()
     live.until(lambda: live.states[-1] is SessionState.LIVE)
     live.until_presented(5)
