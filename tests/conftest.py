@@ -36,6 +36,8 @@ _WITHOUT_CLOCK = (
     "test_worker_flashtalk.py",
 )
 """Of tests/integration: what a busy computer makes slower but not wrong. All the rest there is marked `serial`."""
+_WITH_RANKS = ("test_flashtalk_commands.py", "test_worker_flashtalk.py")
+"""Those that start ranks by way of a command or the engine."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -61,7 +63,9 @@ def pytest_xdist_make_scheduler(config, log):
 
 @functools.cache
 def _group_of(file: str) -> str:
-    return "ranks" if "rank_pools" in (_ROOT / file).read_text(encoding="utf-8") else file
+    """Groups of ranks take every core that there is, so that whatever starts some comes one after the other."""
+    has_ranks = "rank_pools" in (_ROOT / file).read_text(encoding="utf-8")
+    return "ranks" if has_ranks or file.endswith(_WITH_RANKS) else file
 
 
 @pytest.fixture(scope="session")
