@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from typing import Any
 
 from engine.errors import UsageError
-from engine.generators.factory import generator_names
+from engine.generators.factory import generator_names, options_help
 from engine.settings import CANVAS_SIZES, FRAME_RATES, VIRTUAL_MICROPHONE, CanvasSettings, GeneratorSettings
 
 
@@ -19,13 +20,7 @@ def add_picture_options(parser: argparse.ArgumentParser) -> None:
         help="a picture of a face, or sample:ID (sample: alone is the first)",
     )
     parser.add_argument("--generator", choices=generator_names(), default="puppet", help="what animates the portrait")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="an option of the generator; may be repeated",
-    )
+    add_set(parser)
     _add_flashtalk_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="another seed blinks and sways at other times")
     sizes = ", ".join(f"{w}x{h}" for w, h in CANVAS_SIZES)
@@ -44,18 +39,7 @@ def add_picture_options(parser: argparse.ArgumentParser) -> None:
 def _add_flashtalk_options(parser: argparse.ArgumentParser) -> None:
     """Each is short for `--set KEY=VALUE`; a generator that does not have it says so."""
     group = parser.add_argument_group("flashtalk (the photographic generator)")
-    group.add_argument(
-        "--checkpoint", metavar="DIR", help="folder of SoulX-FlashTalk-14B (default: the downloaded one)"
-    )
-    group.add_argument(
-        "--speech-encoder", metavar="DIR", help="folder of chinese-wav2vec2-base (default: beside or in the checkpoint)"
-    )
-    group.add_argument("--size", metavar="HxW", help="picture size in px, height x width (default: 768x448)")
-    group.add_argument(
-        "--steps", type=int, metavar="N", help="denoising steps, 4, 3 or 2; fewer are faster (default: 4)"
-    )
-    group.add_argument("--prompt", metavar="TEXT", help="what the picture shows, in words")
-    group.add_argument("--device", metavar="D", help="cuda, cuda:1, cpu (default: a GPU if there is one)")
+    add_generator_flags(group)
     group.add_argument(
         "--ranks", type=int, metavar="N", help="processes that share the work (default: one for each GPU)"
     )
@@ -63,7 +47,29 @@ def _add_flashtalk_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--ranks-at", metavar="SOCKET", help="wait there for ranks that torchrun starts (docs/worker.md)"
     )
-    group.add_argument("--attention", metavar="NAME", help="attention kernel (default: the fastest that works)")
+
+
+def add_generator_flags(group: argparse._ArgumentGroup) -> None:
+    """One for each option of FlashTalk; what is not given is None."""
+    for name, sentence in options_help("flashtalk").items():
+        metavar = _METAVARS.get(name, "VALUE")
+        group.add_argument(flag(name), type=value_of, metavar=metavar, help=sentence.replace("%", "%%"))
+
+
+def add_set(parser: argparse.ArgumentParser) -> None:
+    """Options of any generator, as `given_options` reads them."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the generator; may be repeated",
+    )
+
+
+def flag(option: str) -> str:
+    """Of a generator's option, on the command line."""
+    return "--" + option.replace("_", "-")
 
 
 def voice_out_name(given: str) -> str:
@@ -71,18 +77,11 @@ def voice_out_name(given: str) -> str:
     return {"default": "", "virtual": VIRTUAL_MICROPHONE}.get(given, given)
 
 
-_FLASHTALK_OPTIONS = (
-    "checkpoint",
-    "speech_encoder",
-    "size",
-    "steps",
-    "prompt",
-    "device",
-    "ranks",
-    "gpus",
-    "ranks_at",
-    "attention",
-)
+_METAVARS = {
+    "checkpoint": "DIR", "speech_encoder": "DIR", "size": "HxW", "steps": "N", "chunk": "N", "prompt": "TEXT",
+    "device": "D", "attention": "NAME", "color_match": "X",
+}  # fmt: skip
+_RANK_OPTIONS = ("ranks", "gpus", "ranks_at")
 
 
 def canvas_settings(arguments: argparse.Namespace) -> CanvasSettings:
@@ -100,9 +99,14 @@ def canvas_settings(arguments: argparse.Namespace) -> CanvasSettings:
 
 def generator_settings(arguments: argparse.Namespace) -> GeneratorSettings:
     """Raises `UsageError` for an option that is not KEY=VALUE."""
-    given = {name: getattr(arguments, name) for name in _FLASHTALK_OPTIONS}
-    options = {name: value for name, value in given.items() if value is not None} | _options(arguments.set)
-    return GeneratorSettings(name=arguments.generator, seed=arguments.seed, options=options)
+    names = (*options_help("flashtalk"), *_RANK_OPTIONS)
+    return GeneratorSettings(name=arguments.generator, seed=arguments.seed, options=given_options(arguments, names))
+
+
+def given_options(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """Those of `names` that were given, and what `--set` says. Raises `UsageError` for a pair that is none."""
+    given = {name: getattr(arguments, name) for name in names}
+    return {name: value for name, value in given.items() if value is not None} | _options(arguments.set)
 
 
 def _options(pairs: list[str]) -> dict[str, Any]:
@@ -111,11 +115,12 @@ def _options(pairs: list[str]) -> dict[str, Any]:
         key, separator, value = pair.partition("=")
         if not separator or not key:
             raise UsageError(f'"{pair}" is not an option.', hint="Write it as KEY=VALUE.")
-        options[key] = _value(value)
+        options[key] = value_of(value)
     return options
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
+    """What was typed, as a truth value or a number where it is one."""
     if text in ("true", "false"):
         return text == "true"
     for kind in (int, float):

@@ -20,6 +20,10 @@ _STANDBY = {"flashtalk": "puppet"}
 
 _STAGE_BENCHES = {"flashtalk": "engine.generators.flashtalk.bench"}
 
+_PROBES = {"flashtalk": "engine.generators.flashtalk.probe"}
+
+_OPTIONS = {"flashtalk": "engine.generators.flashtalk.options"}
+
 _SMALLER = {"flashtalk": "engine.worker.smaller"}
 _HALF = SmallerSize(name="half the size", cost=0.35, room=0.5)
 """Of a generator that fills the room it is given; a quarter of the pixels, and what does not depend on them."""
@@ -56,6 +60,16 @@ def stage_bench_of(name: str) -> Callable[[dict[str, Any], Progress], dict[str, 
         return None
     module = _module(name, _STAGE_BENCHES[name])
     return lambda settings, progress: module.bench(module.BenchSettings(**settings), progress)
+
+
+def probe_of(name: str) -> Any:
+    """What says how fast generator `name` would be with each of its settings: a module with `probe` and `measured`."""
+    return _module(name, _PROBES[name])
+
+
+def options_help(name: str) -> dict[str, str]:
+    """Option -> what it is for, of a generator that says so; its libraries are not needed for that."""
+    return _module(name, _OPTIONS[name]).options_help() if name in _OPTIONS else {}
 
 
 def standby_for(name: str) -> str | None:

@@ -39,9 +39,11 @@ def benched(grey_generator, tmp_path, monkeypatch, capsys):
             def close(self):
                 self.closed += 1
 
-        monkeypatch.setattr(bench, "create_generator", Counting)
+        monkeypatch.setattr("engine.tuning.frame_costs.create_generator", Counting)
         portrait = str(tmp_path / "p.png")
-        arguments = argparse.Namespace(generator="puppet", frames=frames, portrait=portrait, json=as_json)
+        arguments = argparse.Namespace(
+            generator="puppet", frames=frames, portrait=portrait, json=as_json, recommend=False
+        )
         assert bench.run(arguments) == 0
         return capsys.readouterr().out, made
 
