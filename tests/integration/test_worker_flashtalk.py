@@ -25,7 +25,10 @@ pytest.importorskip("torch")
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"
 PORTRAIT = Portrait(image=np.zeros((8, 8, 3), np.uint8), name="", path="", digest="black")
-CHUNKS = 2
+CHUNKS = 4
+ECONOMIES = (0, 1, 0, 0)
+STEPS = {4: 1, 3: 2, 2: 1}
+"""The second chunk is asked for in three steps at most, and steady noise needs fewer and fewer from the third on."""
 SAMPLES = 17920
 
 
@@ -56,7 +59,13 @@ def options(tiny_checkpoint, tmp_path_factory):
     model, speech = tiny_checkpoint
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield {"checkpoint": str(model), "speech_encoder": str(speech), "size": "32x32", "steps": 2, "device": "cpu"}
+        yield {
+            "checkpoint": str(model),
+            "speech_encoder": str(speech),
+            "size": "32x32",
+            "steps": "auto",
+            "device": "cpu",
+        }
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +73,14 @@ def reference(options):
     """The frames of this process."""
     from engine.generators.flashtalk.generator import FlashTalkGenerator
 
-    return _stream(FlashTalkGenerator(seed=5, **options))
+    generator = FlashTalkGenerator(seed=5, **options)
+    frames = _stream(generator)
+    assert generator.step_counts.chunks == STEPS
+    return frames
 
 
 def _stream(generator) -> np.ndarray:
-    """uint8 [frames, 32, 32, 3] of two chunks."""
+    """uint8 [frames, 32, 32, 3] of all chunks."""
     draw = np.random.default_rng(7)
     image = draw.integers(0, 256, (48, 40, 3), dtype=np.uint8)
     kept = Kept()
@@ -77,7 +89,10 @@ def _stream(generator) -> np.ndarray:
         generator.prepare(Portrait(image=image, name="p", path="", digest="tiny"), (640, 360), Quiet())
         for index in range(CHUNKS):
             samples = (0.1 * draw.standard_normal(SAMPLES)).astype(np.float32)
-            chunk = AudioChunk(first_frame=28 * index, frames=28, first_sample=SAMPLES * index, samples=samples)
+            chunk = AudioChunk(
+                first_frame=28 * index, frames=28, first_sample=SAMPLES * index, samples=samples,
+                economy=ECONOMIES[index],
+            )  # fmt: skip
             generator.generate(chunk, kept)
     finally:
         generator.close()
