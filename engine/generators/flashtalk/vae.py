@@ -72,6 +72,23 @@ class Vae(nn.Module):
         """All frames [1, 3, 4 (T - 1) + 1, 8h, 8w] of `latents` [16, T, h, w]; see `decode`."""
         return torch.cat(list(self.decode(latents, tiles=tiles)), dim=2)
 
+    def decode_tail(
+        self, latents: Tensor, frames: int, *, context: int = 0, tiles: SpatialTiles | None = None
+    ) -> Tensor:
+        """The last `frames` frames [1, 3, frames, 8h, 8w] of `latents` [16, T, h, w], as `decode` gives them.
+
+        Every frame depends on all latents before it, so all of them are gone through, but not at every resolution: of
+        33 frames the last 5 take two thirds of the work. With a `context` only the last so many latents are decoded,
+        as if nothing had been before; that is cheaper and only nearly the same. Raises ValueError for too few.
+        """
+        latents = latents[:, -context:] if context else latents
+        count = 1 + FRAMES_PER_LATENT * (latents.shape[1] - 1)
+        if frames > count:
+            raise ValueError(f"{latents.shape[1]} latent frames have {count} frames, not {frames}")
+        stream = self.decode_stream(tiles=tiles)
+        stream.leave_out_before(count - frames)
+        return torch.cat([stream.push(latent) for latent in latents.split(1, dim=1)], dim=2)
+
     def encode_stream(self, *, tiles: SpatialTiles | None = None) -> EncodeStream:
         """A new, empty stream of frames."""
         return EncodeStream(self, tiles)
@@ -171,6 +188,10 @@ class EncodeStream(_Stream):
 
 class DecodeStream(_Stream):
     """Latents to frames. After the first call all calls with one latent frame have equal shapes and equal buffers."""
+
+    def leave_out_before(self, frame: int) -> None:
+        """Give only the frames from number `frame` on, and compute only what they need; until the next `reset`."""
+        self._history.leave_out(self._vae.decoder.unneeded_before(frame))
 
     @torch.no_grad()
     def push(self, latents: Tensor) -> Tensor:

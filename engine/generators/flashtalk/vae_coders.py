@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -129,6 +130,31 @@ class Decoder(nn.Module):
             x = block(x, history, tiles)
         x = self.head(x, history, tiles)
         return x if tiles is None else tiles.gather(x)
+
+    def unneeded_before(self, frame: int) -> dict[nn.Module, int]:
+        """Frames of output of each convolution that no frame from number `frame` on of a stream depends on.
+
+        Each convolution sees two frames back. Up to the last resampling in time that leaves out little or nothing.
+        """
+        needed, wanted = frame, []
+        for conv in self._after_last_doubling():
+            wanted.append((conv, needed))
+            needed = max(0, needed - 2)
+        unneeded, begin = {}, 0
+        for conv, first in reversed(wanted):
+            unneeded[conv] = first - begin
+            begin = first
+        return unneeded
+
+    def _after_last_doubling(self) -> Iterator[nn.Module]:
+        """The convolutions over time, the last one first."""
+        yield self.head["2"]
+        for block in reversed(self.upsamples):
+            if isinstance(block, ResidualBlock):
+                yield block.residual["6"]
+                yield block.residual["2"]
+            elif hasattr(block, "time_conv"):
+                return
 
 
 def _level(in_channels: int, channels: int, blocks: int) -> list[nn.Module]:

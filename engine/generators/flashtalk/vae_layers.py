@@ -7,6 +7,7 @@ the containers with numbers for keys. Sections 4.1 and 4.4 of the specification 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
@@ -49,9 +50,23 @@ class History:
         self.at_start = True
         """Whether the group being computed holds the stream's first frame, which resampling in time treats apart."""
         self._frames: dict[nn.Module, Tensor] = {}
+        self._unneeded: dict[nn.Module, int] = {}
+
+    def leave_out(self, unneeded: Mapping[nn.Module, int]) -> None:
+        """Of these convolutions the first so many frames of output are not needed, and not computed from now on."""
+        self._unneeded = dict(unneeded)
+
+    def skip(self, conv: nn.Module, frames: int) -> int:
+        """How many of the next `frames` frames of output of `conv` are not needed; counted off."""
+        left = self._unneeded.get(conv, 0)
+        skipped = min(left, frames)
+        if skipped:
+            self._unneeded[conv] = left - skipped
+        return skipped
 
     def clear(self) -> None:
-        """Begin a new stream of the same size."""
+        """Begin a new stream of the same size, of which everything is needed."""
+        self._unneeded = {}
         for frames in self._frames.values():
             frames.zero_()
         self.at_start = True
@@ -132,7 +147,7 @@ class CausalConv3d(nn.Conv3d):
         """New frames [1, in, n, H, W] -> [1, out, n, H, W]."""
         x, missing_rows = rows_around(x, tiles)
         joined = history.begin(self, x) if history.at_start and x.shape[2] == 1 else history.join(self, x)
-        return self._convolve(joined, missing_rows, self.bias)
+        return self._convolve(joined[:, :, history.skip(self, x.shape[2]) :], missing_rows, self.bias)
 
     def after(
         self,
@@ -149,18 +164,24 @@ class CausalConv3d(nn.Conv3d):
         In one pass `x` is normed into the place behind the frames before it.
         """
         own_bias = self.bias if adds_bias else None
+        if x.shape[2] == 0:
+            return x.new_empty((1, self.out_channels, *x.shape[2:]))
+        skipped = history.skip(self, x.shape[2])
         if tiles is not None:
             normed = self.kernels[NORM_SILU](x, norm.gamma, bias)
             x, missing_rows = rows_around(normed, tiles)
-            return self._convolve(history.join(self, x), missing_rows, own_bias)
+            return self._convolve(history.join(self, x)[:, :, skipped:], missing_rows, own_bias)
         if history.at_start and x.shape[2] == 1:
             joined = history.begin(self, self.kernels[NORM_SILU](x, norm.gamma, bias))
         else:
             joined = self.kernels[NORM_SILU_JOIN](x, history.before(self, x), norm.gamma, bias)
             history.keep(self, joined)
-        return self._convolve(joined, 1, own_bias)
+        return self._convolve(joined[:, :, skipped:], 1, own_bias)
 
     def _convolve(self, joined: Tensor, missing_rows: int, bias: Tensor | None) -> Tensor:
+        if joined.shape[2] in (0, 2):  # none of the output is needed
+            rows, columns = joined.shape[3] - 2 + 2 * missing_rows, joined.shape[4]
+            return joined.new_empty((1, self.out_channels, 0, rows, columns))
         if joined.shape[2] == 1:  # the two frames before are zeros: a third of the work is left, and no third axis
             frame = F.conv2d(joined.squeeze(2), self.weight[:, :, -1], bias, padding=(missing_rows, 1))
             return frame.unsqueeze(2)
@@ -201,14 +222,20 @@ class ResidualBlock(nn.Module):
         first, second = self.residual["2"], self.residual["6"]
         if ADD_BIAS not in self.kernels:
             inner = first.after(self.residual["0"], x, history, tiles)
-            return second.after(self.residual["3"], inner, history, tiles).add_(self.shortcut(x))
+            inner = second.after(self.residual["3"], inner, history, tiles)
+            return inner.add_(self.shortcut(_last(x, inner)))
         # cuDNN adds no bias itself: each one would be another pass, so they wait for the next one that there is anyway.
         inner = first.after(self.residual["0"], x, history, tiles, adds_bias=False)
         inner = second.after(self.residual["3"], inner, history, tiles, bias=first.bias, adds_bias=False)
-        bias = second.bias.to(torch.promote_types(x.dtype, torch.float32))
+        bias, x = second.bias.to(torch.promote_types(x.dtype, torch.float32)), _last(x, inner)
         if isinstance(self.shortcut, nn.Conv3d):
             bias, x = bias + self.shortcut.bias, F.conv3d(x, self.shortcut.weight)
         return self.kernels[ADD_BIAS](inner, x, bias)
+
+
+def _last(x: Tensor, like: Tensor) -> Tensor:
+    """The last frames of `x`, as many as `like` has."""
+    return x[:, :, x.shape[2] - like.shape[2] :]
 
 
 class AttentionBlock(nn.Module):

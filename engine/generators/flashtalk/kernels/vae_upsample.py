@@ -35,7 +35,7 @@ def merged_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
     return merged.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
-def transposed(frames: Tensor, merged: Tensor, bias: Tensor, *, halo: int = 0) -> Tensor:
+def transposed(frames: Tensor, merged: Tensor, bias: Tensor | None, *, halo: int = 0) -> Tensor:
     """The same by `merged_weight`. `frames` have `halo` more rows above and below than belong to the result."""
     return F.conv_transpose2d(frames, merged, bias, stride=2, padding=(1 + 2 * halo, 1))
 

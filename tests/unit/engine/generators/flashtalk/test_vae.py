@@ -375,3 +375,60 @@ def test_bands_of_rows_give_the_whole_picture_on_every_rank(ranks, is_merged):
         assert furthest(result, encoded) < DOUBLE
     for result in in_bands(ranks, lambda band: vae.decode_all(codes, tiles=band)):
         assert furthest(result, decoded) < DOUBLE
+
+
+# The end of a video alone
+
+
+@pytest.mark.parametrize("frames", [5, 1, 17, 29, 33])
+def test_the_tail_is_the_tail_of_the_whole(vae, frames):
+    whole = vae.decode_all(latents(9, rows=2, columns=2))
+    assert furthest(vae.decode_tail(latents(9, rows=2, columns=2), frames), whole[:, :, -frames:]) < DOUBLE
+
+
+def test_the_tail_takes_two_thirds_of_the_work(vae, monkeypatch):
+    """Products in convolutions; widths grow as in the published model, so shares are the same."""
+    work = []
+
+    def counted(convolve: Callable) -> Callable:
+        def convolved(x, weight, *args, **kwargs):
+            result = convolve(x, weight, *args, **kwargs)
+            work.append(result.numel() * weight[0].numel())
+            return result
+
+        return convolved
+
+    for name in ("conv2d", "conv3d"):
+        monkeypatch.setattr(F, name, counted(getattr(F, name)))
+    codes = latents(9, rows=1, columns=1)
+    vae.decode_all(codes)
+    whole = sum(work)
+    work.clear()
+    vae.decode_tail(codes, 5)
+    assert sum(work) / whole == pytest.approx(0.66, abs=0.02)
+
+
+def test_less_context_is_only_nearly_the_same(vae):
+    whole = vae.decode_all(latents(6, rows=2, columns=2))[:, :, -5:]
+    errors = [
+        furthest(vae.decode_tail(latents(6, rows=2, columns=2), 5, context=context), whole) for context in (2, 4, 6)
+    ]
+    assert errors[0] > errors[1] > 1e-6 and errors[2] < DOUBLE
+    with pytest.raises(ValueError, match="1 latent frames have 1 frames, not 5"):
+        vae.decode_tail(latents(6), 5, context=1)
+
+
+def test_the_tail_in_bands_of_rows(vae):
+    codes = latents(4, rows=4, columns=2)
+    expected = vae.decode_all(codes)[:, :, -5:]
+    for result in in_bands(2, lambda band: vae.decode_tail(codes, 5, tiles=band)):
+        assert furthest(result, expected) < DOUBLE
+
+
+def test_a_stream_that_is_reset_gives_everything_again(vae):
+    stream = vae.decode_stream()
+    stream.leave_out_before(5)
+    given = pushed(stream.push, latents(3), [1, 1, 1], axis=1, out_axis=2)
+    assert furthest(given, vae.decode_all(latents(3))[:, :, 5:]) < DOUBLE
+    stream.reset()
+    assert torch.equal(pushed(stream.push, latents(3), [1, 1, 1], axis=1, out_axis=2), vae.decode_all(latents(3)))
