@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from engine.generators.flashtalk.attention import attend_few_keys
 from engine.generators.flashtalk.config import DiTConfig
+from engine.generators.flashtalk.kernels.attend_two import ATTEND_TWO
 from engine.generators.flashtalk.kernels.linear_gelu import LINEAR_GELU
 from engine.generators.flashtalk.kernels.norm_rotary import NORM_ROTARY
 from engine.generators.flashtalk.kernels.registry import EAGER
@@ -112,12 +113,13 @@ class CrossAttention(nn.Module):
         self.q, self.o = (nn.Linear(dim, dim) for _ in range(2))
         self.k, self.v, self.k_img, self.v_img = (nn.Linear(dim, dim) for _ in range(4))
         self.norm_q, self.norm_k, self.norm_k_img = (RmsNorm(dim, config.eps) for _ in range(3))
+        self.kernels = EAGER
         self._heads = (config.num_heads, config.head_dim)
 
     def forward(self, x: Tensor, text: KeyValue, image: KeyValue) -> Tensor:
         """`x` [tokens, dim] -> [tokens, dim]."""
         q = self.norm_q(self.q(x)).unflatten(-1, self._heads)
-        seen = attend_few_keys(q, text.k, text.v, text.bias) + attend_few_keys(q, image.k, image.v)
+        seen = self.kernels[ATTEND_TWO](q, text.k, text.v, text.bias, image.k, image.v)
         return self.o(seen.flatten(-2))
 
     def text_keys(self, text: Tensor, bias: Tensor | None = None) -> KeyValue:
@@ -170,12 +172,12 @@ class FeedForward(nn.Sequential):
         )
         self.kernels = EAGER
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`x` [tokens, dim] -> [tokens, dim]."""
+    def forward(self, input: Tensor) -> Tensor:
+        """`input` [tokens, dim] -> [tokens, dim]."""
         first, act, last = self
         if type(first) is nn.Linear and LINEAR_GELU in self.kernels:
-            return last(self.kernels[LINEAR_GELU](x, first.weight, first.bias))
-        return last(act(first(x)))
+            return last(self.kernels[LINEAR_GELU](input, first.weight, first.bias))
+        return last(act(first(input)))
 
 
 def _attend_batch(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

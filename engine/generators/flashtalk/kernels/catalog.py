@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.generators.flashtalk.kernels.attend_two import ATTEND_TWO
 from engine.generators.flashtalk.kernels.color_match import COLOR_MATCH, TO_BYTES
 from engine.generators.flashtalk.kernels.layer_norm import ADD_GATED_NORM, ADD_NORM, ADD_NORM_MODULATE, NORM_MODULATE
 from engine.generators.flashtalk.kernels.linear_gelu import LINEAR_GELU
@@ -19,6 +20,7 @@ DIT_KERNELS = (
     ADD_NORM_MODULATE,
     ADD_GATED,
     RMS_NORM,
+    ATTEND_TWO,
     LINEAR_GELU,
 )
 VAE_KERNELS = (NORM_SILU_JOIN, NORM_SILU, ADD_BIAS, UPSAMPLE)

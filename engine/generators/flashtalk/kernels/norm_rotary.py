@@ -28,9 +28,9 @@ def _load() -> Callable[..., Tensor]:
 
 def _samples(generator: torch.Generator, device: torch.device, dtype: torch.dtype):
     wide = torch.promote_types(dtype, torch.float32)
-    table = rotary_table((3, 3, 5), WIDTH // HEADS, wide).to(device)
+    table = rotary_table((2, 3, 3), WIDTH // HEADS, wide).to(device)
     weight = weights(generator, device, dtype)
-    packed = tokens(generator, device, dtype, 45, 3 * WIDTH)
+    packed = tokens(generator, device, dtype, 18, 3 * WIDTH)
     return [
         (packed[:, WIDTH : 2 * WIDTH], weight, table, HEADS, 1e-6),
         (packed[8:, :WIDTH].contiguous(), weight, table[:, 8:], HEADS, 1e-6),

@@ -1,10 +1,15 @@
 """Where Triton's kernels run in these tests: in its interpreter on the CPU, or compiled on a GPU where there is one."""
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from engine.generators.flashtalk.kernels.registry import is_interpreted  # noqa: E402
+
+_ROUNDING = Path(__file__).parents[5] / "fixtures" / "triton_rounding.py"
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -17,25 +22,11 @@ def kernel_device(request, monkeypatch) -> "torch.device":
     elif not is_interpreted():
         pytest.skip("Triton compiles here, and needs TRITON_INTERPRET=1 to run on the CPU")
     else:
-        _round_to_nearest(monkeypatch)
+        spec = importlib.util.spec_from_file_location("triton_rounding", _ROUNDING)
+        rounding = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(rounding)
+        rounding.round_to_nearest(monkeypatch.setattr)
     return torch.device(request.param)
-
-
-def _round_to_nearest(monkeypatch):
-    """The interpreter cuts float32 off where it makes bfloat16 of it; GPUs round to the nearest, ties to even."""
-    import numpy as np
-    import triton.language as tl
-    from triton.runtime import interpreter
-
-    cut = interpreter._convert_float
-
-    def convert(values, source, target, mode):
-        if (source, target) != (tl.float32, tl.bfloat16):
-            return cut(values, source, target, mode)
-        rounded = torch.from_numpy(np.ascontiguousarray(values)).view(torch.float32).bfloat16()
-        return rounded.view(torch.int16).numpy().view(np.uint16).reshape(values.shape)
-
-    monkeypatch.setattr(interpreter, "_convert_float", convert)
 
 
 @pytest.fixture(autouse=True)

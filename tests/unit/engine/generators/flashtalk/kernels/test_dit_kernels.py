@@ -8,6 +8,7 @@ import torch.nn.functional as F  # noqa: E402
 
 from engine.generators.flashtalk.attention import choose_attention  # noqa: E402
 from engine.generators.flashtalk.config import DiTConfig  # noqa: E402
+from engine.generators.flashtalk.kernels.attend_two import ATTEND_TWO  # noqa: E402
 from engine.generators.flashtalk.kernels.catalog import DIT_KERNELS  # noqa: E402
 from engine.generators.flashtalk.kernels.layer_norm import (  # noqa: E402
     add_gated_norm,
@@ -25,6 +26,7 @@ from engine.generators.flashtalk.transformer import DiT  # noqa: E402
 from engine.parallel.group import LocalGroup  # noqa: E402
 
 TRITON = [kernel for kernel in DIT_KERNELS if kernel is not LINEAR_GELU]
+ROWS = [kernel for kernel in TRITON if kernel is not ATTEND_TWO]
 EPS = 1e-6
 
 
@@ -90,7 +92,7 @@ def test_fused_forms_are_as_near_to_float64_as_the_plain_ones(kernel, kernel_dev
     check(kernel, kernel.load(), kernel_device, torch.float32)
 
 
-@pytest.mark.parametrize("kernel", TRITON, ids=lambda kernel: kernel.name)
+@pytest.mark.parametrize("kernel", ROWS, ids=lambda kernel: kernel.name)
 def test_fused_forms_round_like_the_plain_ones(kernel, kernel_device):
     """Not only as near: the same numbers, but for sums that another order tips over a tie."""
     check(kernel, kernel.load(), kernel_device, torch.bfloat16)
@@ -105,7 +107,9 @@ def test_fused_forms_round_like_the_plain_ones(kernel, kernel_device):
 def test_the_check_tells_when_a_kernel_reads_something_else(kernel, kernel_device):
     """Each of its tensors matters to the check: a zero in its place is found out."""
     fused = kernel.load()
-    arguments = kernel.samples(torch.Generator(kernel_device).manual_seed(0), kernel_device, torch.bfloat16)[0]
+    # Triton's interpreter cannot multiply matrices of bfloat16.
+    dtype = torch.float32 if kernel is ATTEND_TWO and kernel_device.type == "cpu" else torch.bfloat16
+    arguments = kernel.samples(torch.Generator(kernel_device).manual_seed(0), kernel_device, dtype)[0]
     for place, value in enumerate(arguments):
         if not isinstance(value, torch.Tensor):
             continue
@@ -114,12 +118,30 @@ def test_the_check_tells_when_a_kernel_reads_something_else(kernel, kernel_devic
             return fused(*given[:place], torch.zeros_like(given[place]), *given[place + 1 :])
 
         with pytest.raises(RuntimeError, match="error"):
-            check(kernel, careless, kernel_device, torch.bfloat16)
+            check(kernel, careless, kernel_device, dtype)
 
 
 def test_the_other_gelu_of_the_cpu_is_found_out():
     kernels = choose_kernels([LINEAR_GELU], "all", torch.device("cpu"), torch.float32)
     assert LINEAR_GELU not in kernels and "error" in kernels.refused["linear_gelu"]
+
+
+def test_two_attentions_are_two_softmaxes():
+    q, k, v = _drawn(5, 2, 16), _drawn(7, 2, 16, seed=1), _drawn(7, 2, 16, seed=2)
+    bias, other_k, other_v = _drawn(7, seed=3), _drawn(9, 2, 16, seed=4), _drawn(9, 2, 16, seed=5)
+
+    def seen(k, v, bias):
+        logits = torch.einsum("thc,khc->htk", q, k) / 4 + bias
+        return torch.einsum("htk,khc->thc", logits.softmax(-1), v)
+
+    _close(ATTEND_TWO.eager(q, k, v, bias, other_k, other_v), seen(k, v, bias) + seen(other_k, other_v, 0.0))
+
+
+@pytest.mark.parametrize("width", [24, 8])
+def test_heads_that_the_attention_kernel_cannot_take_are_refused(width, kernel_device):
+    x = torch.randn(3, 1, width, device=kernel_device)
+    with pytest.raises(ValueError, match="do not fit"):
+        ATTEND_TWO.load()(x, x, x, None, x, x)
 
 
 @pytest.mark.gpu
@@ -167,5 +189,5 @@ def test_a_whole_step_of_fused_kernels_is_the_plain_step(kernel_device):
     assert ((got - wanted).norm() / wanted.norm()).item() < 1e-6
     assert calls == {
         "norm_rotary": 4, "norm_modulate": 2, "add_gated_norm": 2, "add_norm": 2, "add_norm_modulate": 2,
-        "add_gated": 2, "rms_norm": 2,
+        "add_gated": 2, "rms_norm": 2, "attend_two": 2,
     }  # fmt: skip
