@@ -89,6 +89,11 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         action="store_true",
         help="load a slow generator before going live, instead of showing the puppet until it is ready",
     )
+    parser.add_argument(
+        "--fixed-quality",
+        action="store_true",
+        help="never make do with less while the computer is too slow (fewer steps, a smaller size, the puppet)",
+    )
     parser.add_argument("--seconds", type=float, metavar="N", help="end after N seconds")
     parser.add_argument("--stats", metavar="FILE.json", help="write the session's figures there at the end")
     parser.add_argument("--json", action="store_true", help="print every event as a line of JSON")
@@ -147,6 +152,7 @@ def _settings(arguments: argparse.Namespace) -> SessionSettings:
         recording=arguments.record or "",
         may_replace_recording=arguments.force,
         has_standby=not arguments.no_standby,
+        adaptive=not arguments.fixed_quality,
     )
 
 

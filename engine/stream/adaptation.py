@@ -71,7 +71,7 @@ class Adaptation:
         steps = self._ladders[False]
         if not steps.ladder.may_return(scene.generate_s, self._loaded_size):
             return steps.ladder.patience_s(now_s)
-        move = steps.ladder.returned(now_s, self._loaded_size)
+        move = steps.ladder.returned(now_s, scene.generate_s, self._loaded_size)
         self._runner.economy = move.now.economy
         self._tell(move, steps)
         return 0.0
@@ -225,11 +225,11 @@ def sentence_of(move: Move, name: str) -> str:
     now = {
         "full": "full quality",
         "economy": move.now.name,
-        "smaller": f"the size {move.now.name}",
+        "smaller": move.now.name,
         "standby": f"the {move.now.name}",
         "card": "a standby card",
     }[move.now.kind]
-    before = {"full": "full quality", "economy": move.before.name, "smaller": f"the size {move.before.name}"}
+    before = {"full": "full quality", "economy": move.before.name, "smaller": f"{name} in {move.before.name}"}
     if not move.is_down:
         return f"The computer keeps up again: {name} goes on with {now}."
     if move.now.kind == "standby":

@@ -312,7 +312,7 @@ class Director:
         self._stage.on_notices(notices)
         with self._news:
             self._must_replace &= size is not self._size
-            if not runner.needs_another:
+            if not runner.needs_another and not self._is_told_ready:
                 self._tell_ready()
 
     def _loaded(

@@ -48,7 +48,7 @@ class Rung:
 
 @dataclass(frozen=True, kw_only=True)
 class Move:
-    """From one rung to another. `took_s` is what a chunk took on the one before, where that was the cause."""
+    """From one rung to another. `took_s` is what a chunk took lately, on the one before or when it was tried."""
 
     before: Rung
     now: Rung
@@ -120,9 +120,9 @@ class Ladder:
         be used again."""
         return took_s <= self._time_up_s()
 
-    def returned(self, now_s: float, size: int) -> Move:
+    def returned(self, now_s: float, took_s: float, size: int) -> Move:
         """It is used again."""
-        return self._move(now_s, self._last_of(size), 0.0)
+        return self._move(now_s, self._last_of(size), took_s)
 
     def give_up_sizes(self) -> None:
         """There are no smaller ones."""
@@ -166,7 +166,8 @@ class Ladder:
         took_s = self._window.recent_s(needed, limit_s)
         if len(self._window) < needed or took_s <= limit_s:
             return None
-        return self._move(now_s, self._cheap_enough(self._window.usual_s()), took_s)
+        typical_s = self._window.typical_s(needed)
+        return self._move(now_s, self._cheap_enough(typical_s), typical_s)
 
     def _cheap_enough(self, took_s: float) -> int:
         """The first rung below that is expected to do; else the last."""
@@ -190,7 +191,7 @@ class Ladder:
             self._surplus_since_s = now_s
         if now_s - self._surplus_since_s < self.patience_s(now_s):
             return None
-        return self._move(now_s, before, 0.0)
+        return self._move(now_s, before, self._window.usual_s())
 
     def _time_up_s(self) -> float:
         """What a chunk may be expected to take for a dearer rung to be tried."""
@@ -203,9 +204,8 @@ class Ladder:
             self._relapsed_s = now_s
         if not is_down:
             self._climbed_s = now_s
-        usual_s = self._window.usual_s()
         self.jump_to(position)
-        self._came_from = (before, usual_s) if is_down else None
+        self._came_from = (before, took_s) if is_down else None
         return Move(before=self.rungs[before], now=self.rung, took_s=took_s)
 
     def _learn(self) -> None:

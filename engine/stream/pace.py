@@ -54,6 +54,11 @@ class PaceWindow:
         kept = took_s[: len(took_s) - math.ceil(len(took_s) / _OUTLIERS_SHARE)]
         return sum(kept) / len(kept) if kept else 0.0
 
+    def typical_s(self, count: int) -> float:
+        """The median of the last `count`."""
+        took_s = sorted(took for _, took in list(self._took)[-count:])
+        return took_s[len(took_s) // 2] if took_s else 0.0
+
     def usual_s(self) -> float:
         """What nine of ten chunks stay below."""
         took_s = sorted(took for _, took in list(self._took))  # another thread adds to it

@@ -198,7 +198,7 @@ def test_smaller_size_is_loaded_and_is_what_counts_from_then_on(studio):
     made = studio(wanted_s=slow_between(20, 100, 3.0))
     made.run(30)
     assert made.resized == SIZES and made.told == [
-        "The computer is too slow for full quality: big goes on with the size 512x320."
+        "The computer is too slow for full quality: big goes on with 512x320."
     ]
     made.run(5)
     assert len(made.told) == 1, "the one that is about to go is not judged any more"

@@ -182,7 +182,7 @@ def test_who_rests_returns_when_tried_quick_enough_and_below_the_last_rung():
     assert machine.ladder.rung is PUPPET
     assert not machine.ladder.may_return(1.0, 0) and machine.ladder.may_return(0.9, 0)
     assert machine.ladder.economy_of(0) == 2
-    move = machine.ladder.returned(machine.now_s, 0)
+    move = machine.ladder.returned(machine.now_s, 0.9, 0)
     assert (move.before, move.now, move.is_down) == (PUPPET, TWO, False)
 
 
@@ -196,6 +196,14 @@ def test_last_generator_is_shown_by_half_before_there_is_a_card():
     while machine.ladder.rung is CARD and machine.now_s < 300:
         machine.chunk(0.02)
     assert machine.names == ["card", "full"]
+
+
+def test_long_good_run_before_hides_nothing_from_the_choice():
+    """Three times too slow at once: half the size would not do, whatever the seconds before were like."""
+    machine = Machine((FULL, Rung(name="half", kind="smaller", cost=0.35, size=1), PUPPET), 0.04, 0.05)
+    machine.run(10, 0.015)
+    machine.run(3, 0.12)
+    assert machine.names == ["puppet"]
 
 
 def test_frames_of_a_few_hundred_ms_are_a_hiccup_of_a_frame_wise_generator():

@@ -142,7 +142,7 @@ def test_smaller_one_takes_the_place_of_the_other_where_there_is_no_room_for_bot
     _delayed(first, 0.6)
     live.until(lambda: live.broadcast._graph.runner.scene.generator.wanted_size == "small")
     assert order == ["looked", "quick", "looked"]
-    assert live.codes(StateChanged)[-2:] == ["session.standby", "session.live"]
+    assert live.codes(StateChanged).count("session.standby") == 2, "at the beginning, and meanwhile"
 
 
 def test_smaller_one_that_cannot_be_had_leaves_what_there_is(live_of, cast, smaller):
