@@ -23,7 +23,7 @@ OFFSETS_BOUND_MS = (-125.0, 45.0)
 """Of the median, and of those of ten seconds: what people notice (ITU-R BT.1359-1; above 0 the sound is early)."""
 
 OFFSET_WINDOW_S, OFFSET_SETTLE_S = 10.0, 12.0
-QUIET_BOUND_MB, ROUND_BOUND_MB, ROUNDS_BOUND_MB, FILES_BOUND = 12.0, 96.0, 48.0, 4
+QUIET_BOUND_MB, ROUND_BOUND_MB, ROUNDS_BOUND_MB, FILES_BOUND = 12.0, 128.0, 48.0, 4
 """Of memory: while nothing happens; over one round of faults, in which each way is taken for the first time; from the
 end of the first round to that of the last one."""
 

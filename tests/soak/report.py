@@ -22,17 +22,20 @@ from session import KeptRun, Session, Soak
 
 
 def tell(run: Soak | KeptRun, figures: Path | None) -> int:
-    """Print the table and keep the figures; 1 if something did not hold."""
+    """Print the table and keep the figures; 1 if something did not hold, or a session was broken off."""
     pictures, clicks_s = read_pictures(run.camera_log), read_clicks(run.sound_log)
     tables = []
     for session in run.sessions:
+        if not session.end_s:
+            continue
         rows = judge_pictures(session, pictures) + judge_sound(session, pictures, clicks_s)
         if session.name == "standin live":
             rows += judge_account(session, pictures)
         rows.append(judge_end(session))
         rows += judge_processes(session) + [judge_recording(one) for one in session.recordings]
         tables.append((session, rows))
-    holds = all(row.holds for _, rows in tables for row in rows)
+    is_whole = len(tables) == len(run.sessions) == 2
+    holds = is_whole and all(row.holds for _, rows in tables for row in rows)
     for session, rows in tables:
         _print_table(session, rows)
     for note in run.notes:
