@@ -333,4 +333,6 @@ class BroadcastController(QObject):
 
 def _of_whole_session(settings: AppSettings) -> tuple[object, ...]:
     """What cannot change while it runs."""
-    return settings.canvas, settings.fps, settings.has_noise_suppression
+    return (
+        settings.canvas, settings.fps, settings.has_noise_suppression, settings.generator, settings.generator_options
+    )  # fmt: skip

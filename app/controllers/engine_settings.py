@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+import json
+from typing import Any, Literal, cast
 
 from app.settings.schema import AppSettings
 from engine import settings as s
@@ -39,9 +40,18 @@ def sound_of(v: AppSettings) -> s.SoundSettings:
     )  # fmt: skip
 
 
+def generator_of(v: AppSettings) -> s.GeneratorSettings:
+    """What makes the picture; options that are no JSON object any more are the defaults."""
+    try:
+        options: Any = json.loads(v.generator_options)
+    except ValueError:
+        options = {}
+    return s.GeneratorSettings(name=v.generator, options=options if isinstance(options, dict) else {})
+
+
 def session_of(v: AppSettings, *, is_muted: bool) -> s.SessionSettings:
     """A preview without devices: these come after the first picture."""
     return s.SessionSettings(
-        portrait=v.portrait, source=s.SilentSource(), canvas=canvas_of(v), fps=v.fps, has_preview=True,
-        is_muted=is_muted, sound=sound_of(v),
+        portrait=v.portrait, source=s.SilentSource(), generator=generator_of(v), canvas=canvas_of(v), fps=v.fps,
+        has_preview=True, is_muted=is_muted, sound=sound_of(v),
     )  # fmt: skip

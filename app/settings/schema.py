@@ -10,7 +10,10 @@ VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class AppSettings:
-    """One flat record; device names are empty for the system's default. `geometry` is Qt's, base64."""
+    """One flat record; device names are empty for the system's default. `geometry` is Qt's, base64.
+
+    `use` is what the picture was set for, empty for a choice of one's own; `generator_options` is a JSON object.
+    """
 
     portrait: str = "sample:maya"
     has_microphone: bool = True
@@ -27,6 +30,9 @@ class AppSettings:
     fill: str = "blur"
     colour: str = "#20242c"
     fps: int = 25
+    use: str = ""
+    generator: str = "puppet"
+    generator_options: str = "{}"
     is_preview_mirrored: bool = True
     is_output_mirrored: bool = False
     theme: str = "system"
@@ -40,6 +46,8 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "canvas": ("640x360", "960x540", "1280x720", "1920x1080"),
     "fill": ("blur", "solid", "crop"),
     "fps": (25, 30),
+    "generator": ("puppet", "flashtalk"),
+    "use": ("", "conversation", "balanced", "presentation"),
     "gate": ("auto", "level", "off"),
     "gate_dbfs": tuple(range(-80, -19, 5)),
     "theme": ("system", "light", "dark"),

@@ -14,8 +14,10 @@ from PySide6.QtWidgets import QFileDialog, QMessageBox
 from app.controllers.broadcast import FIRST_SAMPLE, BroadcastController
 from app.controllers.portrait_library import FILE_FILTER, PortraitLibrary
 from app.controllers.push_to_talk import PushToTalk
+from app.controllers.tuning import TuningController
 from app.engine_client.client import EngineClient
 from app.engine_client.preview_reader import PreviewReader
+from app.settings.uses import offers
 from app.theme import Theme
 from app.widgets.device_picker import NONE
 from app.windows.doctor_dialog import DoctorDialog
@@ -44,6 +46,7 @@ class Presenter(QObject):
         self._push_to_talk.talking_changed.connect(self._on_talking)
         self._doctor: DoctorDialog | None = None
         self._faces = FaceEditing(window, broadcast, library, theme)
+        self._tuning = TuningController(broadcast, self)
         self._sync = SyncTesting(window, client, broadcast)
         self._entries = {}
         self._cameras, self._cameras_reason = [], None
@@ -181,7 +184,11 @@ class Presenter(QObject):
         self._broadcast.record(_new_file("mp4") if is_on else "")
 
     def _on_settings(self) -> None:
-        self.dialog = SettingsDialog(self._broadcast.settings, self._cameras, self._window)
+        self.dialog = SettingsDialog(self._broadcast.settings, self._cameras, offers(), self._window)
+        self.dialog.measurement_asked.connect(self._tuning.begin)
+        self._tuning.found.connect(self.dialog.show_offers)
+        self._tuning.failed.connect(self.dialog.show_problem)
+        self.dialog.set_measuring(self._tuning.is_running)
         self.dialog.changed.connect(self._on_setting)
         self.dialog.doctor_asked.connect(self.open_doctor)
         self.dialog.open()
@@ -221,6 +228,7 @@ class Presenter(QObject):
 
     def _on_closing(self) -> None:
         self._broadcast.change(geometry=bytes(self._window.saveGeometry().toBase64().data()).decode())
+        self._tuning.stop()
         if self.dialog:
             self.dialog.close()
 

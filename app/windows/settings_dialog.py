@@ -17,6 +17,7 @@ from PySide6.QtWidgets import (
 )
 
 from app.settings.schema import CHOICES, AppSettings
+from app.settings.uses import Offer
 
 _WORDS = {
     "blur": "Blurred portrait", "solid": "One colour", "crop": "Fill and crop",
@@ -30,16 +31,33 @@ class SettingsDialog(QDialog):
 
     changed = Signal(dict)
     doctor_asked = Signal()
+    measurement_asked = Signal()
 
-    def __init__(self, settings: AppSettings, cameras: list, parent) -> None:
+    def __init__(self, settings: AppSettings, cameras: list, offers: list[Offer], parent) -> None:
         super().__init__(parent)
         self.setWindowTitle("Settings")
-        self.resize(520, 480)
+        self._boxes: dict[str, QComboBox] = {}
+        self.resize(540, 620)
         title = QLabel("Settings")
         title.setObjectName("title")
         form = QFormLayout()
         form.setSpacing(12)
         form.addRow("Appearance", self._choice("theme", settings.theme))
+        self.use_box = QComboBox()
+        self.use_box.setAccessibleName("Made for")
+        self.use_box.activated.connect(self._on_use)
+        self.use_note = QLabel()
+        self.use_note.setObjectName("dim")
+        self.use_note.setWordWrap(True)
+        self.measure_button = QPushButton("Measure this computer...")
+        self.measure_button.setAutoDefault(False)
+        self.measure_button.setToolTip("Finds the best settings for each use; up to two minutes, the picture pauses")
+        self.measure_button.clicked.connect(self._on_measure)
+        self._use = settings.use
+        form.addRow("Made for", self.use_box)
+        form.addRow("", self.use_note)
+        form.addRow("", self.measure_button)
+        self.show_offers(offers)
         form.addRow("Picture size", self._choice("canvas", settings.canvas))
         form.addRow("Frame rate", self._choice("fps", settings.fps))
         form.addRow("Around the portrait", self._choice("fill", settings.fill))
@@ -87,8 +105,61 @@ class SettingsDialog(QDialog):
         for choice in CHOICES[field]:
             box.addItem(_WORDS.get(choice, str(choice).replace("x", " x ")), choice)
         box.setCurrentIndex(box.findData(value))
-        box.activated.connect(lambda i: self.changed.emit({field: box.itemData(i)}))
+        box.activated.connect(lambda i: self._on_choice(field, box.itemData(i)))
+        self._boxes[field] = box
         return box
+
+    def _on_choice(self, field: str, value: object) -> None:
+        changes = {field: value}
+        if field in ("canvas", "fps") and self._use:
+            self._use, changes["use"] = "", ""
+            self._show_use()
+        self.changed.emit(changes)
+
+    def show_offers(self, offers: list[Offer]) -> None:
+        """What was found to be best for each use; nothing as long as nobody has measured."""
+        self._offers = {offer.use: offer for offer in offers}
+        self.use_box.clear()
+        self.use_box.addItem("My own choice", "")
+        for offer in offers:
+            self.use_box.addItem(offer.title, offer.use)
+        self.use_box.setEnabled(bool(offers))
+        self.set_measuring(False)
+        self._show_use()
+
+    def set_measuring(self, is_measuring: bool) -> None:
+        """While it is found out."""
+        self.measure_button.setEnabled(not is_measuring)
+        self.measure_button.setText("Measuring..." if is_measuring else "Measure this computer...")
+        if is_measuring:
+            self.use_note.setText("Up to two minutes. The picture pauses until it is done.")
+        else:
+            self._show_use()
+
+    def show_problem(self, sentence: str) -> None:
+        """Why nothing was found."""
+        self.set_measuring(False)
+        self.use_note.setText(sentence)
+
+    def _show_use(self) -> None:
+        self.use_box.setCurrentIndex(max(0, self.use_box.findData(self._use)))
+        offer = self._offers.get(self._use)
+        nothing = "Choose the picture yourself, or what it is for." if self._offers else "Nothing was measured yet."
+        self.use_note.setText(offer.words if offer else nothing)
+
+    def _on_use(self, index: int) -> None:
+        self._use = self.use_box.itemData(index)
+        offer = self._offers.get(self._use)
+        self._show_use()
+        changes = offer.changes if offer else {"use": "", "generator": "puppet", "generator_options": "{}"}
+        for field in ("canvas", "fps"):
+            if field in changes:
+                self._boxes[field].setCurrentIndex(self._boxes[field].findData(changes[field]))
+        self.changed.emit(dict(changes))
+
+    def _on_measure(self) -> None:
+        self.set_measuring(True)
+        self.measurement_asked.emit()
 
     def _box(self, text: str, field: str, is_on: bool) -> QCheckBox:
         box = QCheckBox(text)

@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _recommend(arguments: argparse.Namespace, line: ProgressLine) -> int:
     found = recommend(load_portrait(arguments.portrait), line)
     line.end()
-    problem = store(found)
+    problem = store(found.as_dict())
     if arguments.json:
         print(json.dumps(found.as_dict(), indent=2))
         return 0

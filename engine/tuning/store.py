@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from engine.paths import data_folder, open_private, private_folder
-from engine.tuning.recommend import Recommendation
 
 logger = logging.getLogger(__name__)
 
 
-def store(recommendation: Recommendation, folder: Path | None = None) -> str:
-    """Keep it; empty, or why that was not possible."""
+def store(recommendation: dict[str, Any], folder: Path | None = None) -> str:
+    """Keep what `Recommendation.as_dict` gave; empty, or why that was not possible."""
     path = recommendation_path(folder)
     draft = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         private_folder(path.parent)
         with open_private(draft) as file:
-            json.dump(recommendation.as_dict(), file, indent=1)
+            json.dump(recommendation, file, indent=1)
         os.replace(draft, path)
     except OSError as error:
         logger.warning("the recommendation could not be stored in %s: %s", path, error)

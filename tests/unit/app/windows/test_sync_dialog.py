@@ -43,7 +43,9 @@ def test_the_session_makes_room_and_comes_back_on_air(qtbot, open_page, commands
     assert page.result.text() == (
         "Lip sync: +60 ms (the sound is early; people would notice). 7 of 7 clicks heard, spread 2.0 ms."
     )
-    assert page.detail.text() == "Stored: from now on this output plays the voice 60 ms later than without a correction."
+    assert (
+        page.detail.text() == "Stored: from now on this output plays the voice 60 ms later than without a correction."
+    )
     assert page.bar.value() == 50 and not page.bar.isVisible()
     qtbot.waitUntil(lambda: application.window.air_label.text() == "● On air")
     kinds = [type(command) for command in commands.all()]

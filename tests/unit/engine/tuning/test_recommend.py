@@ -105,7 +105,7 @@ def recommendation():
 
 
 def test_it_is_kept_for_the_window_and_for_nobody_else(recommendation, tmp_path):
-    assert store.store(recommendation, tmp_path / "new") == ""
+    assert store.store(recommendation.as_dict(), tmp_path / "new") == ""
     path = store.recommendation_path(tmp_path / "new")
     assert path.stat().st_mode & 0o777 == 0o600
     assert store.load(tmp_path / "new") == json.loads(json.dumps(recommendation.as_dict()))
@@ -114,7 +114,7 @@ def test_it_is_kept_for_the_window_and_for_nobody_else(recommendation, tmp_path)
 
 def test_a_disk_that_takes_nothing_is_told(recommendation, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    assert store.store(recommendation, tmp_path / "file").startswith("It could not be kept in")
+    assert store.store(recommendation.as_dict(), tmp_path / "file").startswith("It could not be kept in")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"best": 3}'])
