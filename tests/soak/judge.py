@@ -236,6 +236,7 @@ def judge_recording(recording: Recording) -> Row:
         length_s = float(told["format"]["duration"])
     except (ValueError, KeyError):
         kinds, length_s = set(), 0.0
+        print(f"ffprobe, {recording.path.name}: status {done.returncode}, {done.stdout!r} {done.stderr!r}")
     bound_s = CUT_BOUND_S if recording.is_cut else WHOLE_BOUND_S
     errors = 0 if recording.is_cut else len(decoded.stderr.splitlines()) + len(done.stderr.splitlines())
     holds = kinds == {"audio", "video"} and -bound_s <= length_s - wanted_s <= WHOLE_BOUND_S and not errors
