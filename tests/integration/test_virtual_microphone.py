@@ -120,7 +120,8 @@ def test_two_engines_do_not_clash_and_neither_removes_the_others(holder):
 
 def test_killed_engine_leaves_nothing(holder):
     child, name = holder()
-    assert name in sources() and len(_watchers_of(child.pid)) == 1
+    assert name in sources()
+    until(lambda: len(_watchers_of(child.pid)) == 1)
     child.kill()
     until(lambda: not any("standin" in source for source in sources()))
     until(lambda: _watchers_of(child.pid) == [])
@@ -128,6 +129,7 @@ def test_killed_engine_leaves_nothing(holder):
 
 def test_left_over_without_a_watcher_is_removed_by_the_next(holder):
     child, name = holder()
+    until(lambda: _watchers_of(child.pid))  # a process that has just been started may not be called that yet
     for watcher in _watchers_of(child.pid):
         os.kill(watcher, signal.SIGKILL)
     child.kill()
