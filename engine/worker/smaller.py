@@ -23,6 +23,8 @@ def smaller_sizes(options: dict[str, Any]) -> list[SmallerSize]:
     one before; none for options that no generator takes."""
     sides = re.fullmatch(r"(\d{2,4})x(\d{2,4})", str(options.get("size", "768x448")))
     steps = options.get("steps", 4)
+    # By the sound: what must be fast enough is the most.
+    steps = 4 if steps == "auto" else steps
     if sides is None or not isinstance(steps, int):
         return []
     height, width = int(sides[1]), int(sides[2])
