@@ -372,7 +372,8 @@ def test_ten_failures_in_a_row_have_left_nothing(ledger):
     if len(ledger) < 10:
         pytest.skip("needs the failures of the tests above")
     first, last = ledger[1], ledger[-1]
-    assert last[:3] == first[:3]
+    # What tests before these had left to the garbage collector may be gone by now.
+    assert all(now <= then for now, then in zip(last[:3], first[:3], strict=True)), (first, last)
     assert last[3] - first[3] < 4_000_000
 
 
