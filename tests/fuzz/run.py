@@ -62,13 +62,15 @@ def _watch(options: argparse.Namespace) -> int:
         left_s = end_s - time.monotonic()
         current = options.out / f"{options.target}.current"
         current.write_bytes(b"")
+        counted = current.with_suffix(".count")
+        counted.write_text("0")
         command = [sys.executable, __file__, options.target, "--child", "--seed", str(seed), "--out", str(options.out)]
         command += ["--seconds", str(left_s), *(["--replay"] if options.replay else [])]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         is_hung = _wait(child, current)
         assert child.stdout is not None
         said = child.stdout.read().split()
-        runs += int(said[0]) if said else 0
+        runs += int(said[0] if said else counted.read_text() or 0)
         findings += int(said[1]) if said else 1
         if not said:
             name = _keep(options, current.read_bytes())
@@ -145,7 +147,8 @@ def _child(options: argparse.Namespace) -> int:
         if why and mark not in seen:
             seen.add(mark)
             print(f"FINDING {_keep(options, data)}: {why}", file=sys.stderr, flush=True)
-        if count % 500 == 0:
+        if count % 100 == 0:
+            current.with_suffix(".count").write_text(str(count))
             gc.collect()
         if time.monotonic() > end_s and not options.replay:
             break
