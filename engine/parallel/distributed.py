@@ -77,9 +77,9 @@ class DistributedGroup:
     def gather(self, x: Tensor, tokens: int) -> Tensor:
         """Every rank's rows without the padding."""
         self._check(tokens)
-        whole = x.new_empty(self.size * len(x), *x.shape[1:])
+        whole = x.new_empty(self.plan.world * len(x), *x.shape[1:])
         _all_gather(whole, x.contiguous(), group=self._groups.world)
-        self._count(x, self.size - 1)
+        self._count(x, self.plan.world - 1)
         return whole[:tokens]
 
     def share(self, owner: int, make: Callable[[], tuple[Tensor, ...]], like: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -88,7 +88,7 @@ class DistributedGroup:
         for tensor in made:
             dist.broadcast(tensor, group_src=owner, group=self._groups.world)
             if self.rank == owner:
-                self._count(tensor, self.size - 1)
+                self._count(tensor, self.plan.world - 1)
         return made
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:

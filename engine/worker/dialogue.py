@@ -25,7 +25,9 @@ from engine.worker.messages import (
     notices_from_data,
 )
 
-_LOOK_EVERY_S = 0.1
+_LISTEN_EVERY_S = 0.1
+_LOOK_EVERY_S = 0.02
+"""Whoever waits for a frame of ranks that are gone must know it before the camera has shown those that it has."""
 
 
 class Dialogue:
@@ -140,7 +142,7 @@ class Dialogue:
         """Hand out what comes; the thread that reads is the one that hangs up."""
         try:
             while self._fate.is_usable:
-                if not self._channel.poll(_LOOK_EVERY_S):
+                if not self._channel.poll(_LISTEN_EVERY_S):
                     continue
                 message = self._channel.receive()
                 self._heard_s = time.monotonic()

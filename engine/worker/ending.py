@@ -33,9 +33,10 @@ def leave(status: int) -> None:
     os._exit(status)
 
 
-def end_with_parent() -> None:
-    """The launcher must not leave ranks behind, not even when it is killed."""
-    parent = os.getppid()
+def end_with_parent(parent: int = 0) -> None:
+    """The launcher must not leave ranks behind, not even when it is killed. `parent` is its process number: it may have
+    ended before this was called; 0 if it is not known."""
+    parent = parent or os.getppid()
     if sys.platform.startswith("linux"):
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)

@@ -12,6 +12,8 @@ from engine.worker.messages import Fault
 
 _REASON_S = 1.0
 """How long to wait for a true reason once it is known that something has happened."""
+_LAST_FRAMES_S = 0.1
+"""How long to wait for frames that were sent before the end; what has not come then, somebody else makes."""
 
 
 class Fate:
@@ -38,7 +40,7 @@ class Fate:
         fault = self.launch.fault() if self.launch is not None else None
         if fault is not None:
             if self.has_line:
-                self.is_lost.wait(_REASON_S)  # until all has been read that came before the end
+                self.is_lost.wait(_LAST_FRAMES_S)  # until all has been read that came before the end
             raise fault.as_error()
         if time.monotonic() > deadline_s:
             raise faults.hangs(limit_s)

@@ -82,7 +82,6 @@ class LocalRanks:
                 env=os.environ | {KEY_VARIABLE: key.hex()},
                 # An interrupt from the keyboard is the engine's alone: it ends the ranks in its own order.
                 start_new_session=sys.platform != "win32",
-                creationflags=_below_normal() if is_background else 0,
             )
         self._listener = threading.Thread(target=self._listen, name="ranks-reports", daemon=True)
         self._listener.start()
@@ -171,11 +170,6 @@ class AwaitedRanks:
     def end(self) -> None:
         """They end by themselves when their line does."""
         self._door.close()
-
-
-def _below_normal() -> int:
-    """A lower priority at the start, where the supervisor could not take one itself: Windows."""
-    return getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0)
 
 
 def _short_folder() -> str | None:

@@ -15,22 +15,22 @@ import shutil
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, PContext, Std, start_processes
 
 from engine.worker import faults
 from engine.worker.messages import Fault, fault_of
 
-if TYPE_CHECKING:
-    from torch.distributed.elastic.multiprocessing import PContext
-
-_LOOK_EVERY_S = 0.1
+_LOOK_EVERY_S = 0.03
+"""The camera has no more frames than for the rest of a chunk."""
+_KILL = signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL
 _KILL_WITHIN_S = 5
 _ENGINE_GONE = 3
 _TAIL_CHARACTERS = 2000
-_BACKGROUND_NICE = 10
 _LOOPBACK = {"linux": "lo", "darwin": "lo0"}
 
 
@@ -39,16 +39,15 @@ def main(config: dict[str, Any]) -> int:
     report = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints must not reach the reports
     logging.basicConfig(level=logging.INFO)
-    if config["is_background"]:
-        _give_way()
     engine_gone = threading.Event()
     threading.Thread(target=_watch_engine, args=(engine_gone,), name="engine-watch", daemon=True).start()
     ranks: PContext | None = None
     try:
         ranks = _start(config)
         _say(report, started={str(rank): pid for rank, pid in ranks.pids().items()})
-        fault = _watch(ranks, engine_gone)
-        _say(report, **({"done": True} if fault is None else {"fault": msgspec.to_builtins(fault)}))
+        fault = _watch(ranks, engine_gone, lambda fault: _say(report, fault=msgspec.to_builtins(fault)))
+        if fault is None:
+            _say(report, done=True)
         engine_gone.wait()  # the engine's door is in the folder: it hangs up when it has closed that
         return 0 if fault is None else 1
     finally:
@@ -58,8 +57,6 @@ def main(config: dict[str, Any]) -> int:
 
 
 def _start(config: dict[str, Any]) -> PContext:
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std, start_processes
-
     count = config["ranks"]
     folder = Path(config["folder"])
     arguments = (
@@ -69,6 +66,8 @@ def _start(config: dict[str, Any]) -> PContext:
         "--timeout-s", str(config["timeout_s"]),
         "--load-timeout-s", str(config["load_timeout_s"]),
         "--still-s", str(config["still_s"]),
+        "--parent", str(os.getpid()),
+        *(["--background"] if config["is_background"] else []),
     )  # fmt: skip
     return start_processes(
         name="ranks",
@@ -98,18 +97,6 @@ def _environment(rank: int, count: int, gpus: str) -> dict[str, str]:
     return environment
 
 
-def _give_way() -> None:
-    """Before torch is loaded, and for the ranks too, which inherit it: the processors are the camera's first.
-
-    On Linux desktops the scheduler shares them between sessions first, of which the ranks are one of their own, so
-    that this one must give way, too (sched(7), "The autogroup feature")."""
-    if sys.platform == "win32":
-        return  # it was started with a lower priority
-    os.nice(_BACKGROUND_NICE)
-    with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(_BACKGROUND_NICE))
-
-
 def _watch_engine(gone: threading.Event) -> None:
     with contextlib.suppress(OSError):
         while os.read(0, 4096):
@@ -117,14 +104,25 @@ def _watch_engine(gone: threading.Event) -> None:
     gone.set()
 
 
-def _watch(ranks: PContext, engine_gone: threading.Event) -> Fault | None:
-    """What ended the ranks, None if they left because they were told to."""
+def _watch(ranks: PContext, engine_gone: threading.Event, tell: Callable[[Fault], None]) -> Fault | None:
+    """What ended the ranks, after it was told, None if they left because they were told to. All have ended then."""
     while not engine_gone.wait(_LOOK_EVERY_S):
         # Asked first: `wait` would give ranks that do not react half a minute before it kills them.
         failed = {rank: status for rank, status in _statuses(ranks).items() if status}
         if failed:
+            fault = _cause(ranks, failed)
+            if fault is None or fault.is_consequence:
+                _kill(ranks)  # what the others have written by then says more
+                fault = _cause(ranks, failed) or fault
+                if fault is not None:
+                    tell(fault)
+                return fault
+            for pid in ranks.pids().values():
+                with contextlib.suppress(OSError):
+                    os.kill(pid, _KILL)  # all at once: the engine waits for the end of rank 0
+            tell(fault)
             _kill(ranks)
-            return _cause(ranks, failed)
+            return fault
         if ranks.wait(timeout=0) is not None:
             return None
     return None
@@ -153,8 +151,7 @@ def _tail(path: str) -> str:
 
 
 def _kill(ranks: PContext) -> None:
-    kill = signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL
-    ranks.close(death_sig=kill, timeout=_KILL_WITHIN_S)
+    ranks.close(death_sig=_KILL, timeout=_KILL_WITHIN_S)
 
 
 def _say(report: Any, **message: Any) -> None:

@@ -35,6 +35,7 @@ from engine.worker.generator import RankedGenerator
 from engine.worker.group_settings import GroupSettings
 
 pytest.importorskip("torch", reason="ranks are torch processes")
+pytestmark = pytest.mark.timeout(900)  # on a machine that is busy with other things, ranks take a minute to start
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = GeneratorSpec(name="test", width=16, height=8, chunk=ChunkSpec(fps=25, frames=4), follows_canvas=False)
@@ -123,7 +124,7 @@ class Session:
         before = ["", *(event.stage for _, event in told[:-1])]
         return [at_s for (at_s, event), stage in zip(told, before, strict=True) if event.stage == "ranks" != stage]
 
-    def until(self, condition, timeout_s: float = 100.0) -> None:
+    def until(self, condition, timeout_s: float = 300.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, self.events[-5:]
@@ -287,7 +288,6 @@ def test_a_taken_rendezvous_port_is_of_no_account(session):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_ten_kills_in_a_row_leave_nothing_behind(session):
     """Of ranks that start, load and run, of either of them and of the process that watches them."""
     session.until_ranks_show()

@@ -48,6 +48,7 @@ def place(monkeypatch, tmp_path):
         monkeypatch.setenv("TMPDIR", folder)
         monkeypatch.setattr(tempfile, "tempdir", folder)
         monkeypatch.setattr(fate, "_REASON_S", 20.0)  # on a busy machine, too, the true reason is to be told
+        monkeypatch.setattr(fate, "_LAST_FRAMES_S", 20.0)
         yield folder
 
 
@@ -75,7 +76,7 @@ def _traces(place: str) -> list[str]:
     return [text for text in processes if "resource_tracker" not in text] + os.listdir(place)
 
 
-def _settings(folder, *, ranks=2, seed=3, timeout_s=30.0, **options) -> GroupSettings:
+def _settings(folder, *, ranks=2, seed=3, timeout_s=30.0, still_s=60.0, **options) -> GroupSettings:
     return GroupSettings(
         generator="rank_generators:Summing",
         seed=seed,
@@ -84,13 +85,20 @@ def _settings(folder, *, ranks=2, seed=3, timeout_s=30.0, **options) -> GroupSet
         spec=SPEC,
         ranks=ranks,
         timeout_s=timeout_s,
+        still_s=still_s,
     )
 
 
-def _chunk(index: int, loudness: float = 0.0) -> AudioChunk:
+def _chunk(index: int, loudness: float = 0.0, economy: int = 0) -> AudioChunk:
     samples = np.zeros(640 * FRAMES, np.float32)
     samples[0] = loudness
-    return AudioChunk(first_frame=index * FRAMES, frames=FRAMES, first_sample=index * 640 * FRAMES, samples=samples)
+    return AudioChunk(
+        first_frame=index * FRAMES,
+        frames=FRAMES,
+        first_sample=index * 640 * FRAMES,
+        samples=samples,
+        economy=economy,
+    )
 
 
 def _segments() -> int:
@@ -300,6 +308,21 @@ def test_a_rank_in_trouble_ends_the_group_after_its_last_good_frame(tmp_path, co
     assert frames.numbers == [4, 5]
     assert _failure(generator, _chunk(2), Frames()).code == "worker.stopped"
     generator.reset()
+    generator.close()
+
+
+def test_in_a_first_chunk_a_rank_that_compiles_is_left_alone_and_one_that_hangs_is_not(tmp_path, counted):
+    """Both are away for longer than all may stand still. What is made in another way may compile once more."""
+    generator = RankedGenerator(_settings(tmp_path, still_s=2.0))
+    generator.prepare(PORTRAIT, ROOM, Stages())
+    _cause_trouble(tmp_path, 1, "compile", 1)
+    frames = Frames()
+    generator.generate(_chunk(0), frames)
+    _cause_trouble(tmp_path, 1, "stand", 6)
+    error = _failure(generator, _chunk(1, economy=1), frames)
+    assert (error.code, error.message) == ("worker.hangs", "One of the ranks has not answered for 2 seconds.")
+    assert frames.numbers == [0, 1, 2, 3, 4, 5]
+    assert "rank 1 stands at rank_generators.py:" in error.detail and "rank 0 stands at " in error.detail
     generator.close()
 
 

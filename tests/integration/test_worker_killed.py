@@ -1,0 +1,140 @@
+"""The engine of a live session is killed while its ranks compute: the camera process gives its device back and leaves,
+and no process, no shared memory, no folder and no open port stays behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytest.importorskip("torch", reason="ranks are torch processes")
+pytestmark = pytest.mark.timeout(600)
+
+ROOT = Path(__file__).resolve().parents[2]
+MARK = "STANDIN_TEST_OF_A_KILLED_ENGINE"
+ENGINE = """
+import sys
+from engine.generators import factory
+from engine.protocol.messages import SessionState, StateChanged
+from engine.settings import CameraSettings, CanvasSettings, GeneratorSettings, SessionSettings
+from engine.stream.broadcast import Broadcast
+
+def tell(event):
+    if isinstance(event, StateChanged):
+        print(event.state.value, flush=True)
+
+factory._GENERATORS["test"] = "killed_engine:ranked"
+factory._STANDBY["test"] = "puppet"
+Broadcast(
+    SessionSettings(
+        portrait="sample:",
+        generator=GeneratorSettings(name="test"),
+        canvas=CanvasSettings(width=640, height=360, fill="solid"),
+        camera=CameraSettings(device=sys.argv[1], backend="killed_engine:Camera"),
+    ),
+    tell,
+).start()
+sys.stdin.read()
+"""
+MODULE = """
+import os
+from engine.generators.base import GeneratorSpec
+from engine.media import ChunkSpec
+from engine.worker.generator import RankedGenerator
+from engine.worker.group_settings import GroupSettings
+
+def ranked(*, seed, fps):
+    spec = GeneratorSpec(name="test", width=16, height=8, chunk=ChunkSpec(fps=25, frames=4), follows_canvas=False)
+    options = (("folder", os.environ["TROUBLE"]),)
+    return RankedGenerator(
+        GroupSettings(generator="rank_generators:Summing", seed=seed, fps=fps, options=options, spec=spec, ranks=2)
+    )
+
+class Camera:
+    def __init__(self, device, width, height, fps):
+        self.label, self.device = "Test Camera", device
+        self.file = open(device, "a", buffering=1)
+    def send(self, image):
+        self.file.write(f"frame {image[180, 320, 0]}\\n")
+    def close(self):
+        self.file.write("close\\n")
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Where everything is that the engine makes; all its processes are marked with it."""
+    with tempfile.TemporaryDirectory(prefix="ranks-") as folder:  # short: a socket's path has little room
+        (tmp_path / "killed_engine.py").write_text(MODULE)
+        paths = (ROOT / "tests" / "fixtures", ROOT, tmp_path)
+        for name, value in {
+            "PYTHONPATH": os.pathsep.join(map(str, paths)),
+            "TROUBLE": str(tmp_path),
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+            "TMPDIR": folder,
+            MARK: folder,
+        }.items():
+            monkeypatch.setenv(name, value)
+        yield folder
+
+
+def _family(place: str) -> list[psutil.Process]:
+    processes = psutil.process_iter(["environ"])
+    return [one for one in processes if one.pid != os.getpid() and (one.info["environ"] or {}).get(MARK) == place]
+
+
+def _segments(family) -> set[str]:
+    """Names of the shared memory that any of them uses."""
+    names = set()
+    for process in family:
+        maps = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+        names |= {line.split("/dev/shm/")[1] for line in maps if "/dev/shm/" in line and "(deleted)" not in line}
+    return names
+
+
+def _doors(family) -> set[int]:
+    doors = [door for process in family for door in process.net_connections(kind="inet")]
+    return {door.laddr.port for door in doors if door.status == psutil.CONN_LISTEN}
+
+
+def _until(condition, timeout_s: float = 300.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc and /dev/shm")
+def test_nothing_is_left_of_a_killed_engine(place, tmp_path):
+    device = tmp_path / "camera"
+    device.touch()
+    with subprocess.Popen(
+        [sys.executable, "-c", ENGINE, str(device)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as engine:
+        _until(lambda: engine.stdout.readline() == "live\n")
+        (tmp_path / "hand_in_hand").touch()  # from now on no chunk ends: ranks are in the middle of one
+        family = _family(place)
+        shown, segments, doors = device.read_text(), _segments(family), _doors(family)
+        programs = " ".join(json.dumps(process.cmdline()) for process in family)
+        assert programs.count("engine.worker.rank") == 2 and "engine.camera.process" in programs
+        assert segments, "the pictures' way to the camera process has a name"
+        assert doors and "frame" in shown
+        engine.send_signal(signal.SIGKILL)
+    _, alive = psutil.wait_procs(family, timeout=30.0)
+    _until(lambda: not _family(place), timeout_s=10.0)
+    assert alive == [] and os.listdir(place) == []
+    _until(lambda: not segments & set(os.listdir("/dev/shm")), timeout_s=10.0)
+    for port in doors:
+        with pytest.raises(OSError, match="refused"), socket.create_connection(("127.0.0.1", port), timeout=5.0):
+            pass
+    lines = device.read_text().splitlines()
+    assert lines[-1] == "close" and lines.count("close") == 1, "the camera process has given its device back"
