@@ -39,6 +39,9 @@ _FRAGMENTED = "frag_keyframe+empty_moov+default_base_moof"
 _HYBRID = "hybrid_fragmented"
 """Fragmented while it grows (playable after a crash), an ordinary MP4 once closed; FFmpeg 7.1 and later."""
 
+_MOST_SOUND_S = 20.0
+"""Sound comes the session's delay before its picture, some seconds at most."""
+
 
 class Recorder:
     """A `VideoSink` and `AudioSink` that writes one file. Times are the session's: the first picture is 0 s.
@@ -111,9 +114,12 @@ class Recorder:
             raise output_error(self.path, error) from error
 
     def write_audio(self, samples: np.ndarray, first_sample: int, rate_hz: int) -> None:
-        """Queue a copy of float32 (n, channels), starting `first_sample / rate_hz` seconds into the session."""
+        """Queue a copy of float32 (n, channels), starting `first_sample / rate_hz` seconds into the session. Where a disk
+        takes nothing for so long that too much waits, the oldest becomes silence."""
         with self._lock:
             self._blocks.append((np.array(samples, dtype=np.float32), first_sample, rate_hz))
+            while first_sample / rate_hz - self._blocks[0][1] / self._blocks[0][2] > _MOST_SOUND_S:
+                self._blocks.popleft()
 
     def silence(self) -> None:
         """What has been said but whose picture has not been recorded yet is not recorded. From the audio thread."""

@@ -101,9 +101,11 @@ class Director:
             chunk = self._examined()
             self.standby = self._prepared_standby(stand_in, settings)
             if self.standby is not None:
-                known_s = pace_memory.recall(settings.generator)
-                # One that keeps up at all needs no longer than its chunks last.
-                self.coming = (chunk, chunk.frames / chunk.fps if known_s is None else known_s)
+                known_s, chunk_s = pace_memory.recall(settings.generator), chunk.frames / chunk.fps
+                # One that keeps up at all needs no longer than its chunks last; one that did not is to do with less.
+                if known_s is None or (settings.adaptive and known_s > chunk_s):
+                    known_s = chunk_s
+                self.coming = (chunk, known_s)
                 return self.standby
         scene, notices = prepare_scene(settings, self._progress)
         if stand_in is not None:
