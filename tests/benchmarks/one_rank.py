@@ -4,12 +4,11 @@ collectives are called, in turns with chunks made the plain way, which is what o
 python tests/benchmarks/one_rank.py                     CPU, a smaller model with random weights
 python tests/benchmarks/one_rank.py --device cuda       the published sizes, random weights; or --checkpoint FOLDER
 
-Both ways make the same frames from the same models, so what is left over is the calls. Their ratio is taken pair by
-pair; the order changes from pair to pair, because what comes second finds a warmer machine.
+Both ways make the same chunks with the same models. Their ratio is taken pair by pair; the order changes from pair to
+pair, because what comes second finds a warmer machine.
 """
 
 import argparse
-import hashlib
 import statistics
 import tempfile
 import time
@@ -36,10 +35,12 @@ SMALLER_SIZE = "128x128"
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Of one chunk, in seconds: on the wall's clock, and of the processor in all threads of this process."""
+    """Of one chunk, in seconds: on the wall's clock, of the processor in all threads of this process, and each stage on
+    the device's clock."""
 
     wall_s: float
     used_s: float
+    stages_s: dict[str, float]
 
 
 class OneOfMany(RankGroup):
@@ -70,8 +71,8 @@ class Way:
         if isinstance(group, OneOfMany):
             group.pretend()
         self._spec, self._random, self._chunks = self.generator.spec, np.random.default_rng(0), 0
+        self._times = self.generator.measure()
         self._image = np.empty((self._spec.height, self._spec.width, 3), np.uint8)
-        self.frames = hashlib.sha256()
 
     def chunk(self) -> Cost:
         """Make the next one."""
@@ -86,7 +87,8 @@ class Way:
         self.generator.generate(chunk, self)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        return Cost(wall_s=time.perf_counter() - wall_s, used_s=time.process_time() - used_s)
+        wall_s, used_s = time.perf_counter() - wall_s, time.process_time() - used_s
+        return Cost(wall_s=wall_s, used_s=used_s, stages_s=self._times[-1].stages_s)
 
     def next_image(self) -> np.ndarray:
         """See `FrameWriter`."""
@@ -94,7 +96,6 @@ class Way:
 
     def commit(self, frame: int) -> None:
         """See `FrameWriter`."""
-        self.frames.update(self._image.tobytes())
 
     def update(self, stage: str, done: float, total: float, unit: str = "") -> None:
         """See `Progress`."""
@@ -112,16 +113,23 @@ def main() -> None:
         ways = {"plain": Way(None, arguments, models), "ranks": Way(OneOfMany(dist.group.WORLD), arguments, models)}
         costs = _measured(ways, arguments)
         dist.destroy_process_group()
-    same = "the same" if len({way.frames.hexdigest() for way in ways.values()}) == 1 else "OTHER"
-    for measure in ("wall_s", "used_s"):
-        pairs = [(getattr(plain, measure), getattr(ranks, measure)) for plain, ranks in costs]
-        ratios = sorted(ranks / plain for plain, ranks in pairs)
-        quarter = len(ratios) // 4
-        print(
-            f"{measure}: plain {statistics.median(plain for plain, _ in pairs):.3f}, "
-            f"one rank {statistics.median(ranks for _, ranks in pairs):.3f}, ratio {statistics.median(ratios):.4f} "
-            f"(middle half {ratios[quarter]:.4f} to {ratios[-1 - quarter]:.4f}), {len(pairs)} pairs, {same} frames"
-        )
+    print(f"{len(costs)} pairs of {arguments.size}, {arguments.steps} steps, on {arguments.device}; medians")
+    print("| | plain, s | one rank, s | ratio | middle half of the ratios |")
+    print("|---|---:|---:|---:|---|")
+    _say("wall", [(plain.wall_s, rank.wall_s) for plain, rank in costs])
+    _say("processor", [(plain.used_s, rank.used_s) for plain, rank in costs])
+    for stage in costs[0][0].stages_s:
+        _say(stage, [(plain.stages_s[stage], rank.stages_s[stage]) for plain, rank in costs])
+
+
+def _say(what: str, pairs: list[tuple[float, float]]) -> None:
+    ratios = sorted(rank / plain for plain, rank in pairs if plain)
+    if not ratios:
+        return
+    plain_s, rank_s = (statistics.median(seconds) for seconds in zip(*pairs, strict=True))
+    quarter = len(ratios) // 4
+    middle = f"{ratios[quarter]:.3f} to {ratios[-1 - quarter]:.3f}"
+    print(f"| {what} | {plain_s:.3f} | {rank_s:.3f} | {statistics.median(ratios):.3f} | {middle} |")
 
 
 def _arguments() -> argparse.Namespace:
