@@ -1,6 +1,7 @@
 """Errors and times of the transformer's kernels and approximations, as the tables in docs/benchmarks.md.
 
 python tests/benchmarks/kernels.py errors      fused, plain and compiled forms against float64, in bfloat16
+python tests/benchmarks/kernels.py passes      reads and writes of all tokens, plain and fused, at 768x448; on no device
 python tests/benchmarks/kernels.py attention   8-bit attention against float32
 python tests/benchmarks/kernels.py motion      keys and values of the motion frames kept from an earlier step
 python tests/benchmarks/kernels.py speed       microseconds and GB/s at 768x448; needs a GPU
@@ -20,6 +21,8 @@ if shutil.which("nvidia-smi") is None:
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from engine.generators.flashtalk.attention import _sdpa, choose_attention, model_like
 from engine.generators.flashtalk.config import DiTConfig
@@ -76,6 +79,41 @@ def errors() -> list[dict]:
 def _worst(got, exact) -> tuple[float, float]:
     each = [errors_of(one, right) for one, right in zip(got, exact, strict=True)]
     return max(error.relative for error in each), max(error.largest for error in each)
+
+
+# --------------------------------------------------------------------------------------------------- passes
+
+
+class _Moved(TorchDispatchMode):
+    """Bytes that operations read and write, views apart; on the meta device, where nothing is computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        aliases = [value.alias_info for value in func._schema.returns]
+        is_view = any(alias is not None and not alias.is_write for alias in aliases)
+        if not is_view and "empty" not in func.name():
+            written = [x for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
+            read = [x for x in tree_leaves(args) if isinstance(x, torch.Tensor)]
+            self.bytes += sum(x.nbytes for x in (*read, *written))
+        return out
+
+
+def passes() -> list[dict]:
+    """In units of all tokens' bytes in bfloat16, one read or one write each; matrix products and attention left out."""
+    global DEVICE
+    DEVICE = torch.device("meta")
+    rows, unit = [], TOKENS * WIDTH * 2
+    for kernel, (arguments, moved) in zip(DIT_KERNELS, _full_size().values(), strict=True):
+        if kernel.name in ("linear_gelu", "attend_two"):
+            continue
+        with _Moved() as counted:
+            kernel.eager(*arguments)
+        rows.append({"kernel": kernel.name, "plain": counted.bytes / unit, "fused": moved / unit})
+    return rows
 
 
 # ------------------------------------------------------------------------------------------------ attention
@@ -270,7 +308,7 @@ def _print(rows: list[dict]) -> None:
 @torch.no_grad()
 def main(arguments: list[str]) -> None:
     """Print one table."""
-    tables = {"errors": errors, "attention": attention, "motion": motion, "speed": speed}
+    tables = {"errors": errors, "passes": passes, "attention": attention, "motion": motion, "speed": speed}
     names = [name for name in arguments if name in tables]
     if len(names) != 1:
         raise SystemExit(__doc__)
