@@ -61,7 +61,7 @@ def examine_gpus(
     if obstacles:
         return [*notes, *(("limited", obstacle) for obstacle in obstacles)]
     assert build is not None
-    return [*notes, ("good", _ready([gpu for gpu in found.gpus if _is_able(gpu)], build))]
+    return [*notes, _ready([gpu for gpu in found.gpus if _is_able(gpu)], build)]
 
 
 def _hardware(gpus: tuple[Gpu, ...]) -> list[Reason]:
@@ -82,7 +82,7 @@ def _memory(gpu: Gpu) -> Reason:
     total, free = _total_bytes(gpu) or 0, gpu.free_bytes or 0
     if not _is_large(gpu):
         message = f"{gpu.name} has {total / 1e9:.1f} GB of memory; FlashTalk needs {least / 1e9:.1f} GB at least."
-        return Reason(code="gpu.too_small", message=message, hint="Use the puppet, or a GPU of 40 GB or more.")
+        return Reason(code="gpu.too_small", message=message, hint="Use the puppet, or a GPU of 8 GB or more.")
     message = f"Only {free / 1e9:.1f} GB are free on {gpu.name}; FlashTalk needs {least / 1e9:.1f} GB at least."
     users = ", ".join(f"{process.name} ({process.pid})" for process in gpu.processes[:3])
     hint = f"Close what uses it: {users}." if users else "Close other programs that use the GPU."
@@ -106,11 +106,28 @@ def _libraries(build: TorchBuild | None, driver: str) -> list[Reason]:
     return []
 
 
-def _ready(able: list[Gpu], build: TorchBuild) -> Reason:
-    largest = max(able, key=lambda gpu: gpu.free_bytes or 0)
+def _ready(able: list[Gpu], build: TorchBuild) -> Finding:
+    """In the best of three ways that any of these has room for."""
+    fitting, precision = able, ""
+    for precision in ("bf16", "int8", ""):
+        fitting = [gpu for gpu in able if (room := _room_bytes(gpu)) is None or room >= _least_bytes(precision)]
+        if fitting:
+            break
+    where = f"{_largest(fitting)}; torch {build.version}"
+    if precision == "bf16":
+        return "good", Reason(code="", message=f"FlashTalk can run: {where}.")
+    if precision:
+        message = f"FlashTalk can run with weights of 8 bits (precision=int8 or fp8): {where}."
+        return "good", Reason(code="", message=message)
+    message = f"FlashTalk can run, slowly, with weights brought from the computer's memory at every step: {where}."
+    hint = f"precision=int8 halves them; a GPU with {_least_bytes('int8') / 1e9:.0f} GB free would hold them all."
+    return "limited", Reason(code="gpu.streamed", message=message, hint=hint)
+
+
+def _largest(gpus: list[Gpu]) -> str:
+    largest = max(gpus, key=lambda gpu: gpu.free_bytes or 0)
     free = f"{(largest.free_bytes or 0) / 1e9:.0f} GB free" if largest.free_bytes is not None else "memory unknown"
-    names = largest.name if len(able) == 1 else f"{len(able)} GPUs, the largest {largest.name}"
-    return Reason(code="", message=f"FlashTalk can run: {names}, {free}; torch {build.version}.")
+    return f"{largest.name if len(gpus) == 1 else f'{len(gpus)} GPUs, the largest {largest.name}'}, {free}"
 
 
 def _only_puppet(problem: Reason) -> Reason:
@@ -128,11 +145,16 @@ def _is_large(gpu: Gpu) -> bool:
     return total is None or total >= _least_bytes()
 
 
+def _room_bytes(gpu: Gpu) -> int | None:
+    return _total_bytes(gpu) if gpu.is_split else gpu.free_bytes
+
+
 def _total_bytes(gpu: Gpu) -> int | None:
     """Of a split GPU, of its largest part."""
     return max((part.total_bytes for part in gpu.parts), default=0) if gpu.is_split else gpu.total_bytes
 
 
-def _least_bytes() -> int:
-    """For the smallest offered picture on one GPU."""
-    return min(RankMemory().needed_bytes(height=height, width=width) for height, width in SIZES)
+def _least_bytes(precision: str = "") -> int:
+    """For the smallest offered picture on one GPU: with all weights there in that precision, or streamed ones."""
+    memory = RankMemory().at(precision) if precision else RankMemory().streaming()
+    return min(memory.needed_bytes(height=height, width=width) for height, width in SIZES)

@@ -84,8 +84,9 @@ class RankMemory:
     sizes: tuple[tuple[int, int], ...] = field(default=SIZES)
 
     def at(self, precision: str) -> RankMemory:
-        """With that precision of the weights: one of `EIGHT_BITS`, or any other for that of the tokens."""
-        return replace(self, matrix_bytes=1 if precision in EIGHT_BITS else self.item_bytes)
+        """With that precision of the weights: one of `EIGHT_BITS`, "fp32", or any other for 16 bits."""
+        item_bytes = 4 if precision == "fp32" else self.item_bytes
+        return replace(self, item_bytes=item_bytes, matrix_bytes=1 if precision in EIGHT_BITS else item_bytes)
 
     def streaming(self, blocks: int | None = None) -> RankMemory:
         """With so many blocks on the host, all of them by default."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
-from engine.errors import UsageError
+from engine.errors import DeviceError, UsageError
 from engine.generators.base import Progress
 from engine.generators.flashtalk.options import FlashTalkOptions, find_checkpoint, takes_flashtalk_options
+from engine.gpus.types import Gpu
 from engine.media import Notice, Portrait
 from engine.model_store.checkpoint import CheckpointReport
-from engine.model_store.gpu_memory import rank_memory
+from engine.model_store.gpu_memory import RankMemory, rank_memory
 from engine.worker.generator import RankedGenerator
 from engine.worker.gpus import GpuChoice, choose_gpus_for, list_gpus
 from engine.worker.group_settings import GroupSettings
@@ -90,13 +92,28 @@ class RankedFlashTalk(RankedGenerator):
         gpus = list_gpus()
         if not gpus and not self._settings.gpus:
             return None
-        shape = self._shape
-        choice = choose_gpus_for(self._gpus_wanted, gpus, rank_memory(report), height=shape.height, width=shape.width)
+        choice = self._choice_of(gpus, rank_memory(report).at(self._options.precision))
         if self._ranks not in (None, choice.plan.world):
             raise UsageError(
                 f"{self._ranks} ranks cannot use {choice.plan.world} GPUs.", hint="Name as many GPUs as ranks."
             )
         return choice
+
+    def _choice_of(self, gpus: Sequence[Gpu], memory: RankMemory) -> GpuChoice:
+        """Those with room for all weights; with offload=auto, where there are none, those with room for two blocks."""
+
+        def choice_with(taken: RankMemory) -> GpuChoice:
+            return choose_gpus_for(self._gpus_wanted, gpus, taken, height=self._shape.height, width=self._shape.width)
+
+        offload = self._options.offload
+        if offload.isdigit():
+            return choice_with(memory.streaming(max(0, memory.layers - int(offload))))
+        try:
+            return choice_with(memory)
+        except DeviceError as error:
+            if offload != "auto" or error.code != "gpus.memory":
+                raise
+        return choice_with(memory.streaming())
 
 
 def _is_cpu(device: str) -> bool:
