@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ from engine.generators.factory import describe_portrait, generator_names, handle
 from engine.portrait.annotations import store_annotation
 from engine.portrait.load import load_portrait
 from engine.protocol.codec import MAX_LINE_BYTES, decode_command, encode, reason_of
+from engine.protocol.line_writer import LineWriter
 from engine.protocol.messages import (
     PROTOCOL_VERSION,
     AnalysePortrait,
@@ -51,6 +51,7 @@ from engine.protocol.messages import (
     Shutdown,
     Start,
     StartRecording,
+    Stats,
     Stop,
     StopRecording,
     StoreHandles,
@@ -63,6 +64,7 @@ from engine.stream.broadcast import Broadcast
 logger = logging.getLogger(__name__)
 
 _LEAVE_WITHIN_S = 2.0
+_LAST_WORDS_S = 1.0
 _OUR_OWN = -1
 """Id of commands that the server gives itself; nobody waits for a reply."""
 
@@ -84,8 +86,7 @@ class Server:
     def __init__(self, commands: BinaryIO, events: BinaryIO, *, exit_now: Callable[[int], object] = os._exit) -> None:
         self._exit_now = exit_now
         self._input = commands
-        self._output = events
-        self._write_lock = threading.Lock()
+        self._writer = LineWriter(events)
         self._broadcast: Broadcast | None = None
         self._sync_test: sync_test.SyncTest | None = None
         self._work: queue.Queue[AnyCommand | _Ended | None] = queue.Queue()
@@ -137,14 +138,12 @@ class Server:
         self._leave()
         worker.join(_LEAVE_WITHIN_S)
         self.emit(Goodbye(reason=Reason(code="engine.ended", message="The engine has ended.")))
+        self._writer.flush(_LAST_WORDS_S)
         return 0
 
     def emit(self, event: Event) -> None:
-        """Write one event; a reader that is gone is no error, the end of input follows."""
-        line = encode(event)
-        with self._write_lock, contextlib.suppress(BrokenPipeError, ValueError):
-            self._output.write(line)
-            self._output.flush()
+        """Send one event; never waits for who reads. One that is gone is no error, the end of input follows."""
+        self._writer.write(encode(event), is_passing=isinstance(event, Stats))
 
     def _take(self, line: bytes) -> None:
         if not line.strip():
