@@ -205,13 +205,18 @@ def _end(child: subprocess.Popen) -> None:
         child.wait()
 
 
+_roles: dict[int, str] = {}
+
+
 def family_of(pid: int) -> dict[str, int]:
     """The product's processes below `pid` by what they are: {"engine": pid, "camera": pid, ...}."""
     found: dict[str, int] = {}
     with contextlib.suppress(psutil.NoSuchProcess):
         for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                role = _role_of(process.cmdline())
+                # Asked for once: reading it makes the process wait for whoever reads, who may be kept waiting himself.
+                role = _roles.get(process.pid) or _role_of(process.cmdline())
+                _roles[process.pid] = role
                 if role and process.status() != psutil.STATUS_ZOMBIE:
                     found[role] = process.pid
     return found
