@@ -102,6 +102,39 @@ class _Moved(TorchDispatchMode):
         return out
 
 
+def _wide_rms_norm(x, weight, eps):
+    wide = x.float()
+    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype) * weight
+
+
+def _wide_norm_rotary(x, weight, table, heads, eps):
+    even, odd = _wide_rms_norm(x, weight, eps).unflatten(-1, (heads, -1)).float().unflatten(-1, (-1, 2)).unbind(-1)
+    cos, sin = table
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2).to(x.dtype)
+
+
+def _wide_norm_modulate(x, shift, scale, eps):
+    normed = torch.nn.functional.layer_norm(x, x.shape[-1:], eps=eps)
+    return torch.addcmul(shift, normed.float(), 1 + scale).to(x.dtype)
+
+
+def _wide_add_gated(x, branch, gate):
+    return torch.addcmul(x.float(), branch.float(), gate).to(x.dtype)
+
+
+WIDE_COPIES = {
+    "norm_rotary": _wide_norm_rotary,
+    "norm_modulate": _wide_norm_modulate,
+    "add_gated_norm": lambda x, y, gate, weight, bias, eps: torch.nn.functional.layer_norm(
+        _wide_add_gated(x, y, gate), x.shape[-1:], weight, bias, eps
+    ),
+    "add_norm_modulate": lambda x, y, shift, scale, eps: _wide_norm_modulate(x + y, shift, scale, eps),
+    "add_gated": _wide_add_gated,
+    "rms_norm": _wide_rms_norm,
+}
+"""The same functions written down as they are specified, with float32 copies of the tokens."""
+
+
 def passes() -> list[dict]:
     """In units of all tokens' bytes in bfloat16, one read or one write each; matrix products and attention left out."""
     global DEVICE
@@ -110,9 +143,12 @@ def passes() -> list[dict]:
     for kernel, (arguments, moved) in zip(DIT_KERNELS, _full_size().values(), strict=True):
         if kernel.name in ("linear_gelu", "attend_two"):
             continue
-        with _Moved() as counted:
-            kernel.eager(*arguments)
-        rows.append({"kernel": kernel.name, "plain": counted.bytes / unit, "fused": moved / unit})
+        row: dict = {"kernel": kernel.name}
+        for form, function in (("wide copies", WIDE_COPIES.get(kernel.name, kernel.eager)), ("plain", kernel.eager)):
+            with _Moved() as counted:
+                function(*arguments)
+            row[form] = counted.bytes / unit
+        rows.append(row | {"fused": moved / unit})
     return rows
 
 
