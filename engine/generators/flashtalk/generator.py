@@ -31,6 +31,7 @@ from engine.generators.flashtalk.options import STEPS, FlashTalkOptions, find_ch
 from engine.generators.flashtalk.placement import Storage
 from engine.generators.flashtalk.portrait_tensor import cover_and_crop, to_unit_range
 from engine.generators.flashtalk.sampler import Schedules
+from engine.generators.flashtalk.small_decoder import SmallDecoder, load_small_decoder
 from engine.generators.flashtalk.speech_buffer import SpeechBuffer
 from engine.generators.flashtalk.stages import AUDIO, NOT_MEASURED, ChunkTimes, Stages, StageTimes
 from engine.generators.flashtalk.stream import FlashTalkStream, make_anchor, to_bytes
@@ -41,6 +42,7 @@ from engine.model_store.checkpoint import CheckpointReport
 from engine.parallel.group import LocalGroup, SequenceGroup
 from engine.parallel.launch import RankGroup
 from engine.parallel.tiles import RowBands
+from engine.paths import expanded
 
 logger = logging.getLogger(__name__)
 
@@ -207,10 +209,13 @@ class FlashTalkGenerator:
             group=group,
             attention=models.attention,
             color_strength=self._options.color_match,
+            kernels=models.kernels,
             bands=self._bands,
+            small_decoder=self._small_decoder(models),
+            motion_context=self._options.motion_context,
         )
         self._speech = SpeechBuffer(models.speech, shape, models.device)
-        self._host = HostCopies(models.device, self._bands)
+        self._host = HostCopies(models.device, self._bands, models.kernels)
         own_rows = portrait if self._bands is None else self._bands.crop(portrait)
         self._look = look_of(self._host.look_numbers(own_rows))
         self._models, self._group = models, group
@@ -218,6 +223,11 @@ class FlashTalkGenerator:
         if models.streamer is not None or not wants_graphs(self._options.graphs, models.device):
             return ""
         return self._stream.record_steps(CudaRecorder(models.device))
+
+    def _small_decoder(self, models: Models) -> SmallDecoder | None:
+        if self._options.decoder == "vae":
+            return None
+        return load_small_decoder(expanded(self._options.decoder_weights), models.device, models.precision.vae)
 
     def _sequence_group(self, heads: int) -> SequenceGroup:
         if self._ranks is None:

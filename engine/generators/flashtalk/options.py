@@ -76,6 +76,12 @@ def _color_match(value: Any) -> float:
     return float(value)
 
 
+def _motion_context(value: Any) -> int:
+    if value not in (0, *range(2, 10)):
+        raise UsageError(f"A motion context of {value} is not possible.", hint="Choose 2 to 9, or 0 for all.")
+    return int(value)
+
+
 def _offload(value: Any) -> str:
     if re.fullmatch(r"auto|none|\d{1,3}", str(value)) is None:
         raise UsageError(f'"{value}" is not a choice of offload.', hint="Say auto, none, or how many blocks stay.")
@@ -137,6 +143,18 @@ class FlashTalkOptions:
         "weights brought from the computer's memory at every step: none, or how many of the 40 blocks stay on the GPU "
         "(default: all that have room)",
     )
+    decoder: str = _option(
+        "vae",
+        one_of("decoder", "vae", "small"),
+        "what makes pixels; small: a hundredth of the work, slightly different pictures (needs decoder_weights)",
+    )
+    decoder_weights: str = _option("", _text, "file of the small decoder, taew2_1.safetensors or taew2_1.pth")
+    motion_context: int = _option(
+        0,
+        _motion_context,
+        "with the small decoder, latent frames that the VAE decodes for the next chunk, 2 to 9; fewer are faster and "
+        "less exact (default: all, which is exact)",
+    )
     color_match: float = _option(1.0, _color_match, "how far frames get the portrait's colours, 0 to 1")
 
     @classmethod
@@ -149,6 +167,8 @@ class FlashTalkOptions:
         given = {name: value for name, value in values.items() if value is not None}
         options = cls(**{name: known[name].metadata["check"](value) for name, value in given.items()})
         _ = options.shape
+        if options.decoder == "small" and not options.decoder_weights:
+            raise UsageError("The small decoder has no weights.", hint="Give its file with decoder_weights.")
         return options
 
     @property

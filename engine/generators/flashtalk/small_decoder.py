@@ -178,7 +178,7 @@ def load_small_decoder(path: Path, device: torch.device, dtype: torch.dtype) -> 
         raise ModelFilesError(
             f"There are no weights of a small decoder at {path}.",
             code="model_files.missing",
-            hint="Give the file taew2_1.safetensors or taew2_1.pth with --decoder-weights.",
+            hint="Give the file taew2_1.safetensors or taew2_1.pth with decoder_weights.",
         )
     state = read_safetensors(path) if path.suffix == ".safetensors" else read_pth(path)
     state = {name: value for name, value in state.items() if name.startswith("decoder.")}
@@ -192,7 +192,7 @@ def load_small_decoder(path: Path, device: torch.device, dtype: torch.dtype) -> 
         raise ModelFilesError(
             f"The weights in {path} are not those of the small decoder for this model.",
             code="model_files.wrong_weights",
-            hint="Give the file taew2_1.safetensors or taew2_1.pth with --decoder-weights.",
+            hint="Give the file taew2_1.safetensors or taew2_1.pth with decoder_weights.",
             detail=str(error),
         ) from error
     assign(decoder, cast(state, device, dtype))

@@ -15,6 +15,7 @@ from engine.generators.flashtalk.graphs import Recorder, Stepper
 from engine.generators.flashtalk.kernels.color_match import COLOR_MATCH, TO_BYTES
 from engine.generators.flashtalk.kernels.registry import EAGER, Kernels
 from engine.generators.flashtalk.sampler import Noise, Schedules, Velocity, denoise
+from engine.generators.flashtalk.small_decoder import SmallDecoder
 from engine.generators.flashtalk.stages import COLOUR, COPY, DECODE, NOT_MEASURED, REENCODE, Stages, step_stage
 from engine.generators.flashtalk.transformer import ChunkConditions, DiT, StreamConditions
 from engine.generators.flashtalk.vae import Vae
@@ -70,7 +71,12 @@ class FlashTalkStream:
         color_strength: float = 1.0,
         kernels: Kernels = EAGER,
         bands: RowBands | None = None,
+        small_decoder: SmallDecoder | None = None,
+        motion_context: int = 0,
     ) -> None:
+        """With a `small_decoder` frames come from it, and the VAE decodes only what the next chunk continues from: of
+        the last `motion_context` latent frames, or exactly, of all (0)."""
+        self._small, self._context = small_decoder, motion_context
         self._dit, self._vae = dit, vae
         self._anchor, self._shape = anchor, shape
         self._schedules, self._noise = schedules, noise
@@ -126,8 +132,10 @@ class FlashTalkStream:
         """Decode a chunk, group by group as it leaves the decoder: pairs of (frames before colour matching, frames
         after), both [1, 3, n, H, W] in [-1, 1] and without the repeated ones; with bands, this rank's rows of them.
         The last ones become the next chunk's motion once the iterator is used up."""
+        yield from self._from_vae(latents) if self._small is None else self._from_small(self._small, latents)
+
+    def _from_vae(self, latents: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         bands, stages = self._bands, self.stages
-        average = None if bands is None else bands.average
         skip = keep = self._shape.motion_frames
         unused = min(skip, self._shape.frames - keep)  # neither shown nor kept, so nobody need see their colours
         tail: list[Tensor] = []
@@ -137,17 +145,42 @@ class FlashTalkStream:
             raw, unused, skip = raw[:, :, left_out:], unused - left_out, skip - left_out
             if raw.shape[2] == 0:
                 continue
-            matched = self._color.apply(raw, self._strength, average)
-            stages.mark(COLOUR)
+            matched = self._matched(raw)
             tail = _last(tail, matched, keep)
             skipped = min(skip, raw.shape[2])
             skip -= skipped
             if skipped < raw.shape[2]:
                 yield raw[:, :, skipped:], matched[:, :, skipped:]
                 stages.mark(COPY)
-        motion = self._vae.encode(torch.cat(tail, dim=2), tiles=None if bands is None else bands.for_encoding)
+        self._continue_from(torch.cat(tail, dim=2))
+
+    def _from_small(self, decoder: SmallDecoder, latents: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """All frames leave before the VAE begins with the end of the chunk."""
+        bands, stages = self._bands, self.stages
+        skip = keep = self._shape.motion_frames
+        for raw in decoder.decode(latents):
+            stages.mark(DECODE)
+            skipped = min(skip, raw.shape[2])
+            skip -= skipped
+            if skipped < raw.shape[2]:
+                raw = raw[:, :, skipped:] if bands is None else bands.crop(raw[:, :, skipped:])
+                yield raw, self._matched(raw)
+                stages.mark(COPY)
+        tiles = None if bands is None else bands.for_decoding
+        tail = self._vae.decode_tail(latents, keep, context=self._context, tiles=tiles)
+        stages.mark(DECODE)
+        self._continue_from(self._matched(tail))
+
+    def _matched(self, raw: Tensor) -> Tensor:
+        matched = self._color.apply(raw, self._strength, None if self._bands is None else self._bands.average)
+        self.stages.mark(COLOUR)
+        return matched
+
+    def _continue_from(self, frames: Tensor) -> None:
+        bands = self._bands
+        motion = self._vae.encode(frames, tiles=None if bands is None else bands.for_encoding)
         self._motion = motion if bands is None else bands.agree(motion)
-        stages.mark(REENCODE)
+        self.stages.mark(REENCODE)
 
 
 def _last(tail: list[Tensor], fresh: Tensor, count: int) -> list[Tensor]:

@@ -12,6 +12,7 @@ from engine.generators.flashtalk.color import ColorMatch  # noqa: E402
 from engine.generators.flashtalk.config import DiTConfig, StreamShape  # noqa: E402
 from engine.generators.flashtalk.noise import SeededNoise  # noqa: E402
 from engine.generators.flashtalk.sampler import Schedules, denoise, timesteps  # noqa: E402
+from engine.generators.flashtalk.small_decoder import SmallDecoder  # noqa: E402
 from engine.generators.flashtalk.stream import FlashTalkStream, make_anchor, to_bytes  # noqa: E402
 from engine.generators.flashtalk.transformer import DiT  # noqa: E402
 from engine.generators.flashtalk.vae import Vae  # noqa: E402
@@ -253,6 +254,30 @@ def test_the_picture_depends_on_the_motion_before(models):
     cut.chunk()
     cut.stream.reset()
     assert not np.array_equal(line.chunk(), cut.chunk())
+
+
+# ----------------------------------------------------------------------------------- the small decoder
+
+
+def test_the_small_decoder_gives_pixels_and_the_vae_the_motion(models):
+    """With it, the next chunk continues from the same latents as without; only what is shown is another picture."""
+    small = _filled(SmallDecoder((24, 16, 8, 8)), 3)
+    plain, line, nearly = (Line(models) for _ in range(3))
+    line.stream._small = nearly.stream._small = small
+    nearly.stream._context = 3
+    latents = line.stream.chunk_latents(line.heard())
+    groups = line.stream.frames(latents)
+    shown = [next(groups), next(groups)]
+    assert line.stream.motion.shape[1] == 1  # frames leave before anything is done for the next chunk
+    assert not list(groups)
+    wanted = torch.cat(list(small.decode(latents)), dim=2)[:, :, 5:]
+    assert torch.equal(torch.cat([raw for raw, _ in shown], dim=2), wanted)
+    matched = ColorMatch(_portrait()).apply(wanted)
+    torch.testing.assert_close(torch.cat([m for _, m in shown], dim=2), matched, rtol=0, atol=1e-5)
+    plain.chunk()
+    torch.testing.assert_close(line.stream.motion, plain.stream.motion, rtol=0, atol=1e-4)
+    nearly.chunk()
+    assert (nearly.stream.motion - plain.stream.motion).abs().max() > 1e-3
 
 
 # ----------------------------------------------------------------------------------- to bytes
