@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import socket
@@ -400,31 +401,43 @@ def test_ten_failures_in_a_row_have_left_nothing(ledger):
     assert last[3] - first[3] < 4_000_000
 
 
-_ENGINE = """
-import sys
-sys.path[:0] = sys.argv[1:3]
-import pathlib
-import test_worker_ranks as t
-generator = t._prepared(t._settings(sys.argv[3]))
-(pathlib.Path(sys.argv[3]) / "hand_in_hand").touch()  # from now on no chunk ends
-print(*generator.pids.values(), flush=True)
-generator.generate(t._chunk(1), t.Frames())
-"""
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="gloo is told to use the interface lo")
+def test_torchrun_whose_port_is_taken_ends_and_the_engine_waits_for_the_next(tmp_path, place, nothing_left):
+    folder = Path(place) / "door"
+    folder.mkdir(mode=0o700)
+    generator = RankedGenerator(dataclasses.replace(_settings(tmp_path), ranks_at=str(folder / "engine")))
+    preparing = threading.Thread(target=generator.prepare, args=(PORTRAIT, ROOM, Stages()))
+    preparing.start()
+    with _taken_port() as port:
+        refused = _torchrun(folder, port, tmp_path)
+        _, said = refused.communicate(timeout=150.0)
+    assert refused.returncode != 0 and "EADDRINUSE" in said
+    assert preparing.is_alive()
+    with _taken_port() as port:
+        pass
+    agent = _torchrun(folder, port, tmp_path)
+    preparing.join()
+    frames = Frames()
+    generator.generate(_chunk(0), frames)
+    assert [int(image[0, 0, 0]) for _, image in frames.seen] == [_value(frame, ranks=1) for frame in range(4)]
+    generator.close()
+    agent.communicate(timeout=60.0)
+    assert agent.returncode == 0
+    folder.rmdir()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
-def test_the_engine_is_killed_while_ranks_compute(tmp_path, nothing_left):
-    engine = subprocess.Popen(
-        [sys.executable, "-c", _ENGINE, str(ROOT), str(Path(__file__).parent), str(tmp_path)], stdout=subprocess.PIPE
-    )
-    with engine:
-        pids = [int(pid) for pid in engine.stdout.readline().split()]
-        ranks = [psutil.Process(pid) for pid in pids]
-        family = [*ranks, ranks[0].parent()]
-        if sys.platform.startswith("linux"):
-            named = [line for line in Path(f"/proc/{engine.pid}/maps").read_text().splitlines() if "psm_" in line]
-            assert named and all("(deleted)" in line for line in named), "its name was given up"
-        engine.kill()
-    _, alive = psutil.wait_procs(family, timeout=10.0)
-    assert not alive
-    nothing_left()
+def _torchrun(folder: Path, port: int, logs: Path) -> subprocess.Popen:
+    """One machine with one rank. What torchrun itself leaves in the folder for temporary files is its own affair."""
+    return subprocess.Popen(
+        [
+            sys.executable, "-m", "torch.distributed.run",
+            "--nnodes=1", "--nproc-per-node=1", "--node-rank=0", "--rdzv-backend=static",
+            "--master-addr=127.0.0.1", f"--master-port={port}", "--max-restarts=0",
+            "-m", "engine.worker.rank", "--engine", str(folder / "engine"),
+        ],
+        env=os.environ | {"GLOO_SOCKET_IFNAME": "lo", "TMPDIR": str(logs)},
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
