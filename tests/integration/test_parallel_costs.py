@@ -125,6 +125,8 @@ def row_bytes():
         for module in part.modules():
             if isinstance(module, (torch.nn.Conv2d, torch.nn.Conv3d)) and module.kernel_size[-1] == 3:
                 module.register_forward_pre_hook(note)
+                if hasattr(module, "after"):
+                    module.after = _noted_after(module, note)
     latents = vae.decode_stream()
     for part in ("first", "later"):
         at.append(part)
@@ -132,6 +134,18 @@ def row_bytes():
     at.append("encode")
     vae.encode(frames)
     return seen
+
+
+def _noted_after(module, note):
+    """Its way in with the norm before it, which passes by the hooks."""
+    after = module.after
+
+    def called(norm, x, *rest, **named):
+        if x.shape[2]:
+            note(module, (x,))
+        return after(norm, x, *rest, **named)
+
+    return called
 
 
 # The published sizes, on no device
