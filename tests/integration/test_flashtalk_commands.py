@@ -168,7 +168,7 @@ def tried(picture_options, tmp_path):
         (["--size", "100x100"], 2, "multiples of 16"),
         (["--size", "large"], 2, "768x448"),
         (["--fps", "30"], 2, "25 frames a second"),
-        (["--steps", "7"], 2, "4, 3 or 2"),
+        (["--steps", "7"], 2, "4, 3, 2 or auto"),
         (["--set", "color_match=2"], 2, "0 to 1"),
         (["--set", "wings=2"], 2, 'no option "wings"'),
         (["--device", "tpu9"], 2, "cuda:1 or cpu"),
