@@ -80,7 +80,7 @@ class Adaptation:
         """See `Stage.on_size_refused`."""
         steps = self._ladders[False]
         self._wanted_size = self._loaded_size = 0
-        steps.ladder.give_up_sizes()
+        steps.ladder.give_up_sizes(rests=self._runner.is_standing_in)
         self._runner.economy = steps.ladder.rung.economy
 
     def stats(self) -> QualityStats:
@@ -135,11 +135,10 @@ class Adaptation:
     def _carry_out(self, move: Move, steps: _Steps, now_s: float) -> None:
         rung = move.now
         if rung.kind == "standby":
-            economy, size = steps.ladder.economy_of(self._loaded_size), self._loaded_size
+            economy = steps.ladder.economy_of(self._loaded_size)
             resting = self._runner.stand_in()
             if resting is None:
                 return
-            assert size == self._loaded_size
             self._tell(move, steps)
             self._director.rest(resting, economy, steps.ladder.patience_s(now_s))
             return
@@ -150,7 +149,9 @@ class Adaptation:
             self._runner.economy = rung.economy
             if rung.size != self._loaded_size:
                 self._wanted_size = rung.size
-                self._director.resize(steps.sizes[rung.size - 1] if rung.size else None)
+                # What is too slow in its cheapest way would hold more pictures than it makes while the other one loads.
+                resting = self._runner.stand_in() if move.is_down else None
+                self._director.resize(steps.sizes[rung.size - 1] if rung.size else None, resting)
         self._tell(move, steps)
 
     def _show_card(self) -> None:

@@ -170,11 +170,16 @@ class Director:
             self._stage.on_standby("session.too_slow", message, "It returns by itself when the computer keeps up.")
             self._ask_for_load(wait_s)
 
-    def resize(self, size: SmallerSize | None) -> None:
-        """Load the wanted generator in another size (None: its own) and let it take over: beside the one that runs if
-        there is room for both, else in its place, while the standby makes the picture."""
+    def resize(self, size: SmallerSize | None, resting: Scene | None = None) -> None:
+        """Load the wanted generator in another size (None: its own) and let it take over: beside the one that there is
+        if there is room for both, else in its place. `resting` is that one where it is too slow for its picture to be
+        of use, so that the standby makes it; otherwise it runs until there is another or it must make room."""
         with self._news:
             self._size, self._must_replace = size, True
+            if resting is not None:
+                self._resting = _Resting(resting, self._version, 0)
+                self._is_told_ready = False
+                self._tell_standby()
             self._ask_for_load(0.0)
 
     def close(self) -> None:
@@ -322,14 +327,14 @@ class Director:
     ) -> tuple[Scene, list[Notice]] | None:
         """The wanted scene, prepared; None if only its size was refused. What rests is of no use then."""
         try:
-            if self._must_replace and not self._running().needs_another:
+            if self._must_replace:
                 self._make_room(settings, size, progress)
             made = prepare_scene(settings, progress, size=size)
         except (Cancelled, PortraitError):
             raise
         except StandinError as error:
-            self._close_resting()
             if size is None or not self._must_replace:
+                self._close_resting()
                 raise
             logger.warning("%s could not be had in %s: %s", settings.generator.name, size.name, error)
             with self._news:
@@ -362,7 +367,7 @@ class Director:
         return scene, []
 
     def _make_room(self, settings: SessionSettings, size: SmallerSize | None, progress: _Unless) -> None:
-        """See whether another one fits beside the one that runs; if not, end that, and let the standby make the
+        """See whether another one fits beside the one that there is; if not, end that, and let the standby make the
         picture. Raises what makes the other one impossible."""
         try:
             _check(settings, size)
@@ -370,15 +375,10 @@ class Director:
         except StandinError as error:
             if self.standby is None:
                 raise
-            logger.info("not beside the one that runs: %s", error)
-        with self._swapping:
-            progress.check()
-            replaced = self._running().swap(self.standby, keeps_replaced=True)
-        with self._news:
-            self._is_told_ready = False
-            self._tell_standby()
-        if replaced is not None:
-            replaced.generator.close()
+            logger.info("not beside the one that there is: %s", error)
+        self._close_resting()
+        if not self._running().needs_another:
+            self._end_running(progress)
         give_up_s = time.monotonic() + _ROOM_WITHIN_S
         while True:  # a process that has ended gives its memory back some time later
             progress.check()
@@ -388,6 +388,17 @@ class Director:
                 if time.monotonic() > give_up_s:
                     raise
             self._stopping.wait(_ROOM_POLL_S)
+
+    def _end_running(self, progress: _Unless) -> None:
+        """In this thread: ending ranks takes seconds, for which the standby's pictures cannot wait."""
+        with self._swapping:
+            progress.check()
+            replaced = self._running().swap(self.standby, keeps_replaced=True)
+        with self._news:
+            self._is_told_ready = False
+            self._tell_standby()
+        if replaced is not None:
+            replaced.generator.close()
 
     def _close_resting(self) -> None:
         resting, self._resting = self._resting, None

@@ -124,12 +124,12 @@ class Ladder:
         """It is used again."""
         return self._move(now_s, self._last_of(size), took_s)
 
-    def give_up_sizes(self) -> None:
-        """There are no smaller ones."""
+    def give_up_sizes(self, *, rests: bool = False) -> None:
+        """There are no smaller ones; the generator in its own size runs, or rests."""
         kept = [index for index, rung in enumerate(self.rungs) if rung.size == 0]
         self.rungs = tuple(self.rungs[index] for index in kept)
         self._costs = [self._costs[index] for index in kept]
-        self.jump_to(self._last_of(0))
+        self.jump_to(len(self.rungs) - 1 if rests else self._last_of(0))
 
     @property
     def usual_s(self) -> float:

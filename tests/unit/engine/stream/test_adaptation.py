@@ -75,7 +75,7 @@ class Studio:
             settings=self.settings,
             standby=standby,
             rest=lambda *args: self.rested.append(args),
-            resize=self.resized.append,
+            resize=lambda size, resting=None: self.resized.append(size),
         )
         scene = self.scene(self.wanted)
         self.adaptation = None
@@ -200,12 +200,15 @@ def test_smaller_size_is_loaded_and_is_what_counts_from_then_on(studio):
     assert made.resized == SIZES and made.told == [
         "The computer is too slow for full quality: big goes on with 512x320."
     ]
+    assert made.graph.runner.is_standing_in
+    held = made.graph.pacer.held
     made.run(5)
-    assert len(made.told) == 1, "the one that is about to go is not judged any more"
+    assert made.graph.pacer.held == held, "the puppet moves while the smaller one is loaded"
+    assert len(made.told) == 1
     smaller = made.make_wanted(made.wanted.cost_s, share=0.42)
     made.swap(made.scene(smaller))
     made.run(60)
-    assert smaller.economies[-1] == 2 and made.step == "512x320" and made.wanted.closed == 1
+    assert smaller.economies[-1] == 2 and made.step == "512x320" and made.wanted.closed == 0
     made.run(100)
     assert made.resized == [*SIZES, None] and made.step == "2 steps"
     made.swap(made.scene(made.make_wanted(made.wanted.cost_s)))
@@ -218,7 +221,7 @@ def test_size_that_cannot_be_had_leaves_the_standby(studio):
     made.run(20)
     made.adaptation.on_size_refused()
     made.run(20)
-    assert made.step == "puppet" and made.rested and made.graph.runner.is_standing_in
+    assert made.step == "puppet" and made.graph.runner.is_standing_in
 
 
 def test_standby_stands_in_and_the_other_one_is_asked_back(studio):

