@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("torch")
 pytest.importorskip("triton", reason="Triton makes the fused kernels")
 
 from engine.generators.flashtalk.kernels.catalog import DIT_KERNELS
