@@ -87,6 +87,14 @@ def test_answer_comes_before_the_margin_is_used_up(excess_s):
     assert worst_s < 0.6
 
 
+def test_what_the_margin_carries_for_long_is_watched_for_as_long():
+    """Also where nothing else has been seen yet: three chunks, each a little too slow, use little of it up."""
+    machine = Machine(spare_s=2.0)
+    for took_s in (1.2, 1.2, 1.2, 0.9, 0.9, 0.9, 0.9, 0.9):
+        machine.chunk(took_s)
+    assert machine.moves == []
+
+
 @pytest.mark.parametrize("full_s", [2.0, 5.0])
 def test_two_chunks_are_enough_where_one_of_them_uses_the_margin_up(full_s):
     machine = Machine()
