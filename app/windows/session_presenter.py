@@ -23,7 +23,7 @@ _IDLE_TEXT = "No picture yet."
 _SILENT = "window.silent"
 _ALL_ZERO, _NOTHING_DBFS = "microphone.all_zero", -119.0
 _UNSENT = "Choose where your voice goes if the call should hear it in step with the picture."
-_KINDS = {"microphone.back": "info", "doctor.fixed": "info"}
+_KINDS = {"microphone.back": "info", "doctor.fixed": "info", "quality.raised": "info"}
 _REMEDIES = {
     "microphone.none": "Connect one and press F5.", "microphone.missing": "Connect it and press F5, or choose another.",
 }  # fmt: skip
