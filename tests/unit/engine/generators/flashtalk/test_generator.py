@@ -331,19 +331,17 @@ def _words(number: int) -> np.ndarray:
 
 
 def test_auto_gives_silence_fewer_steps_and_speech_all(make):
-    """And each chunk is that of a generator made with those steps, from the same state."""
-    generator, others = make(steps="auto"), {steps: make(steps=steps) for steps in (4, 3, 2)}
-    sounds = [*[np.zeros(SAMPLES, np.float32)] * 4, _words(4), np.zeros(SAMPLES, np.float32)]
-    for number, (sound, steps) in enumerate(zip(sounds, (4, 4, 3, 2, 4, 4), strict=True)):
-        alone = others[steps]
-        alone._stream._motion, alone._noise.chunk = generator._stream.motion, generator._noise.chunk
-        alone._speech._samples[:] = generator._speech._samples
+    """And the frames are those of a stream that is asked for just these steps."""
+    generator, told = make(steps="auto"), make(steps=4)
+    silence = np.zeros(SAMPLES, np.float32)
+    sounds = [silence, silence, silence, silence, _words(4)]
+    for number, (sound, economy) in enumerate(zip(sounds, (0, 0, 1, 2, 0), strict=True)):
         images = _run(generator, number, samples=sound)
-        assert np.array_equal(images, _run(alone, number, samples=sound)), number
-    assert generator.step_counts.chunks == {4: 4, 3: 1, 2: 1}
+        assert np.array_equal(images, _run(told, number, samples=sound, economy=economy)), number
+    assert generator.step_counts.chunks == {4: 3, 3: 1, 2: 1}
     generator.reset()
-    _run(generator, 0, samples=sounds[0])
-    assert generator.step_counts.chunks[4] == 5
+    _run(generator, 0, samples=silence)
+    assert generator.step_counts.chunks[4] == 4
 
 
 def test_an_economy_bounds_what_auto_may_choose(make):
@@ -400,7 +398,7 @@ def test_each_chunk_can_be_measured_stage_by_stage(make):
         assert list(chunk.stages_s) == stages
         assert 0 < chunk.first_frame_s < chunk.last_frame_s <= chunk.total_s
         assert chunk.first_frame_s <= chunk.late_s <= chunk.last_frame_s
-        assert sum(chunk.stages_s.values()) == pytest.approx(chunk.total_s, rel=0.2)
+        assert 0 < sum(chunk.stages_s.values()) <= chunk.total_s
         assert all(seconds > 0 for seconds in chunk.stages_s.values())
     with pytest.raises(GeneratorError, match="before it has a portrait"):
         FlashTalkGenerator().measure()
