@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import threading
 import time
@@ -13,7 +14,7 @@ import numpy as np
 from stage import family_of
 
 _FEWEST, _SOME = 8, 3
-_PAGE_MB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+_PAGE_MB = mmap.PAGESIZE / (1 << 20)
 
 
 @dataclass(frozen=True, kw_only=True)
