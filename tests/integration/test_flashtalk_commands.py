@@ -110,6 +110,7 @@ def test_render_makes_the_same_clip_twice(picture_options, tmp_path):
     assert probed["h264"] == 33 and probed["aac"] > 10
 
 
+@pytest.mark.serial
 def test_live_shows_the_puppet_and_then_the_photographic_picture(picture_options, tmp_path):
     """Ended by Ctrl-C as soon as the picture is live; recording and figures are complete then."""
     speech = _speech(tmp_path / "speech.wav", 60.0)
