@@ -21,7 +21,7 @@ from engine.generators.flashtalk.config import DiTConfig
 from engine.generators.flashtalk.generator import FlashTalkGenerator
 from engine.generators.flashtalk.models import choose_device
 from engine.generators.flashtalk.options import FlashTalkOptions
-from engine.generators.flashtalk.random_models import random_features, random_models
+from engine.generators.flashtalk.random_models import Sizes, random_features, random_models
 from engine.generators.flashtalk.roofline import roofline, step_flops
 from engine.generators.flashtalk.stages import ChunkTimes
 from engine.media import SAMPLE_RATE_HZ, AudioChunk, Notice
@@ -39,15 +39,16 @@ class BenchSettings:
     chunks: int = 20
 
 
-def bench(settings: BenchSettings, progress: Progress) -> dict:
-    """The report of `standin bench --generator flashtalk`: seconds, bytes, FLOP/s.
+def bench(settings: BenchSettings, progress: Progress, sizes: Sizes | None = None) -> dict:
+    """The report of `standin bench --generator flashtalk`: seconds, bytes, FLOP/s; `sizes` of random models, the
+    published ones by default, which need a GPU.
 
     Raises `UsageError`, `GeneratorError`, `ModelFilesError`, or `Cancelled` from `progress`.
     """
     if settings.chunks < 1:
         raise UsageError(f"{settings.chunks} chunks are nothing to measure.", hint="Give a number above 0.")
     options = FlashTalkOptions.of(settings.options)
-    generator, notices, load_s = _prepared(options, progress)
+    generator, notices, load_s = _prepared(options, progress, sizes)
     try:
         models, total = generator.models, _WARM_UP + settings.chunks
         if models.device.type == "cuda":
@@ -73,7 +74,9 @@ def bench(settings: BenchSettings, progress: Progress) -> dict:
         generator.close()
 
 
-def _prepared(options: FlashTalkOptions, progress: Progress) -> tuple[FlashTalkGenerator, list[Notice], float]:
+def _prepared(
+    options: FlashTalkOptions, progress: Progress, sizes: Sizes | None
+) -> tuple[FlashTalkGenerator, list[Notice], float]:
     """Ready to generate; what it told; and how long that took, in s."""
     started_s = time.perf_counter()
     generator = FlashTalkGenerator(seed=0, **options.as_dict())
@@ -81,15 +84,15 @@ def _prepared(options: FlashTalkOptions, progress: Progress) -> tuple[FlashTalkG
         shape = options.shape
         notices = generator.prepare(load_portrait("sample:"), (shape.width, shape.height), progress)
     else:
-        device = choose_device(options.device, _PUBLISHED_PARAMETERS)
-        if device.type != "cuda":
+        device = choose_device(options.device, _PUBLISHED_PARAMETERS if sizes is None else 0)
+        if device.type != "cuda" and sizes is None:
             raise GeneratorError(
                 "Random weights at the published size need a GPU.", hint="Give a small model with --checkpoint."
             )
         with torch.no_grad():
             progress.update("random weights", 0, 1)
-            models = random_models(options, device)
-            notices = generator.prepare_from(models, *random_features(DiTConfig(), options.shape, device))
+            models = random_models(options, device, sizes)
+            notices = generator.prepare_from(models, *random_features(models.dit.config, options.shape, device))
             progress.update("random weights", 1, 1)
     return generator, notices, time.perf_counter() - started_s
 

@@ -11,7 +11,7 @@ import logging
 import math
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,17 +19,15 @@ import torch
 from engine.errors import GeneratorError, StandinError
 from engine.generators.base import Progress
 from engine.generators.flashtalk.bench import BenchSettings, Noise, bench
-from engine.generators.flashtalk.config import DiTConfig, StreamShape
+from engine.generators.flashtalk.config import StreamShape
 from engine.generators.flashtalk.generator import FlashTalkGenerator
 from engine.generators.flashtalk.memory import free_bytes
 from engine.generators.flashtalk.models import choose_device
 from engine.generators.flashtalk.options import CHUNKS, STEPS, FlashTalkOptions
 from engine.generators.flashtalk.quantization.products import choose_product
 from engine.generators.flashtalk.quantization.scheme import SCHEMES
-from engine.generators.flashtalk.random_models import random_features, random_models
-from engine.generators.flashtalk.speech_encoder import SpeechEncoderConfig
+from engine.generators.flashtalk.random_models import Sizes, random_features, random_models
 from engine.generators.flashtalk.stages import AUDIO, ChunkTimes
-from engine.generators.flashtalk.vae_coders import VaeConfig
 from engine.generators.flashtalk.weights import precision_for
 from engine.model_store.gpu_memory import RankMemory
 
@@ -47,15 +45,6 @@ _PUBLISHED_PARAMETERS = 18_882_046_784
 _LESS_FOR_STEPS = {4: 0.0, 3: 0.3, 2: 1.0}
 _LESS_FOR_CHUNK = {33: 0.0, 21: 0.3, 17: 0.5}
 _LESS_FOR_PRECISION = {"int8": 0.1, "fp8": 0.2}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """Of the model that is asked about; the published one by default."""
-
-    config: DiTConfig = field(default_factory=DiTConfig)
-    vae: VaeConfig = field(default_factory=VaeConfig)
-    speech: SpeechEncoderConfig = field(default_factory=SpeechEncoderConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,10 +141,10 @@ def _options(size: str, chunk: int, precision: str, device: torch.device) -> Fla
 
 def _medians(options: FlashTalkOptions, device: torch.device, sizes: Sizes, depth: int) -> dict[str, float]:
     generator = FlashTalkGenerator(seed=0, **options.as_dict())
-    config = replace(sizes.config, num_layers=depth)
+    sizes = replace(sizes, config=replace(sizes.config, num_layers=depth))
     with torch.no_grad():
-        models = random_models(options, device, config=config, vae=sizes.vae, speech=sizes.speech)
-        generator.prepare_from(models, *random_features(config, options.shape, device))
+        models = random_models(options, device, sizes)
+        generator.prepare_from(models, *random_features(sizes.config, options.shape, device))
     try:
         times = generator.measure()
         sound = Noise(generator.spec)

@@ -7,6 +7,7 @@ keys of text and portrait are then their biases, and a step takes as long as wit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -32,19 +33,22 @@ TEXT_TOKENS, IMAGE_TOKENS = 24, 257
 """Of the published prompt, and of any portrait."""
 
 
-def random_models(
-    options: FlashTalkOptions,
-    device: torch.device,
-    *,
-    config: DiTConfig | None = None,
-    vae: VaeConfig | None = None,
-    speech: SpeechEncoderConfig | None = None,
-) -> Models:
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Of the models; the published ones by default."""
+
+    config: DiTConfig = field(default_factory=DiTConfig)
+    vae: VaeConfig = field(default_factory=VaeConfig)
+    speech: SpeechEncoderConfig = field(default_factory=SpeechEncoderConfig)
+
+
+def random_models(options: FlashTalkOptions, device: torch.device, sizes: Sizes | None = None) -> Models:
     """As `load_models` makes them from files with these options, by default at the published sizes.
 
     Raises `GeneratorError` where there is no room for them on `device`, `UsageError` for an attention that is none.
     """
-    config = config or DiTConfig()
+    sizes = sizes or Sizes()
+    config = sizes.config
     precision = precision_for(device, options.precision)
     kernels = choose_kernels((*DIT_KERNELS, *VAE_KERNELS), options.kernels, device, precision.dit)
     storage = _storage(options, config, device)
@@ -55,14 +59,14 @@ def random_models(
     if streamer is None:
         dit.pack_projections()
     dit.use_kernels(kernels)
-    pictures = _filled(lambda: Vae(vae or VaeConfig()), device, precision.vae)
+    pictures = _filled(lambda: Vae(sizes.vae), device, precision.vae)
     if device.type == "cuda":
         pictures.use_channels_last()
     pictures.use_kernels(kernels)
     return Models(
         dit=dit,
         vae=pictures,
-        speech=_filled(lambda: build_speech_encoder(speech or SpeechEncoderConfig()), device, torch.float32),
+        speech=_filled(lambda: build_speech_encoder(sizes.speech), device, torch.float32),
         device=device,
         precision=precision,
         attention=choose_attention(device, precision.dit, options.attention),

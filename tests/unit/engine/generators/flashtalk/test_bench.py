@@ -10,7 +10,7 @@ from engine.generators.flashtalk.bench import BenchSettings, bench
 from engine.generators.flashtalk.config import DiTConfig, StreamShape
 from engine.generators.flashtalk.generator import FlashTalkGenerator
 from engine.generators.flashtalk.options import FlashTalkOptions
-from engine.generators.flashtalk.random_models import random_features, random_models
+from engine.generators.flashtalk.random_models import Sizes, random_features, random_models
 from engine.generators.flashtalk.roofline import step_flops
 from engine.generators.flashtalk.sampler import Schedules
 from engine.generators.flashtalk.speech_encoder import SpeechEncoderConfig
@@ -23,6 +23,7 @@ SMALL = DiTConfig(
     dim=64, ffn_dim=96, num_heads=4, num_layers=2, freq_dim=32, text_dim=24, output_dim=48, audio_channels=32
 )
 SPEECH = SpeechEncoderConfig(hidden_size=32, num_attention_heads=4, intermediate_size=48, conv_dim=(16,) * 7)
+SIZES = Sizes(config=SMALL, vae=VaeConfig(dim=8), speech=SPEECH)
 
 
 class Quiet:
@@ -45,7 +46,7 @@ def small(monkeypatch):
 
     def make(**options):
         wanted = FlashTalkOptions.of({"size": "64x48", "device": "cpu", "chunk": 17, **options})
-        return wanted, random_models(wanted, CPU, config=SMALL, vae=VaeConfig(dim=8), speech=SPEECH)
+        return wanted, random_models(wanted, CPU, SIZES)
 
     return make
 
@@ -53,7 +54,7 @@ def small(monkeypatch):
 def test_flop_of_a_step_are_those_that_torch_counts(small):
     options, models = small()
     shape = options.shape
-    portrait, text, image = random_features(SMALL, shape, CPU)
+    _portrait, text, image = random_features(SMALL, shape, CPU)
     y = torch.randn(20, *shape.latent[1:])
     with torch.no_grad():
         conditions = models.dit.stream_conditions(text, image.squeeze(0), y, Schedules((4,)).table, LocalGroup())
@@ -110,6 +111,14 @@ class _Frames:
 
     def commit(self, frame):
         self.numbers.append(frame)
+
+
+def test_report_of_random_models():
+    options = {"size": "64x48", "chunk": 17, "steps": 3, "precision": "int8", "offload": 1}
+    report = bench(BenchSettings(options=options, chunks=1), Quiet(), SIZES)
+    assert report["weights"] == "random" and report["streamed_blocks"] == 1
+    assert [stage for stage in report["stages_s"] if stage.startswith("step")] == ["step 1", "step 2", "step 3"]
+    assert report["heard_s"] == 0.48
 
 
 def test_bad_wishes_are_refused():

@@ -6,7 +6,8 @@ import torch
 from engine.errors import GeneratorError
 from engine.generators.flashtalk import probe as module
 from engine.generators.flashtalk.config import DiTConfig, StreamShape
-from engine.generators.flashtalk.probe import Sizes, probe
+from engine.generators.flashtalk.probe import probe
+from engine.generators.flashtalk.random_models import Sizes
 from engine.generators.flashtalk.speech_encoder import SpeechEncoderConfig
 from engine.generators.flashtalk.vae_coders import VaeConfig
 
