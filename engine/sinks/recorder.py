@@ -114,8 +114,8 @@ class Recorder:
             raise output_error(self.path, error) from error
 
     def write_audio(self, samples: np.ndarray, first_sample: int, rate_hz: int) -> None:
-        """Queue a copy of float32 (n, channels), starting `first_sample / rate_hz` seconds into the session. Where a disk
-        takes nothing for so long that too much waits, the oldest becomes silence."""
+        """Queue a copy of float32 (n, channels), starting `first_sample / rate_hz` seconds into the session. Where a
+        disk takes nothing for so long that too much waits, the oldest becomes silence."""
         with self._lock:
             self._blocks.append((np.array(samples, dtype=np.float32), first_sample, rate_hz))
             while first_sample / rate_hz - self._blocks[0][1] / self._blocks[0][2] > _MOST_SOUND_S:
