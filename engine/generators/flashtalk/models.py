@@ -28,6 +28,7 @@ from engine.generators.flashtalk.image_encoder import (
 from engine.generators.flashtalk.kernels.catalog import DIT_KERNELS, FRAME_KERNELS, VAE_KERNELS
 from engine.generators.flashtalk.kernels.registry import EAGER, Kernels, choose_kernels
 from engine.generators.flashtalk.kernels.vae_upsample import UPSAMPLE
+from engine.generators.flashtalk.memory import free_bytes
 from engine.generators.flashtalk.placement import Storage, placement_for, stream_blocks
 from engine.generators.flashtalk.speech_encoder import (
     SpeechEncoder,
@@ -247,7 +248,7 @@ def text_features(report: CheckpointReport, prompt: str, device: torch.device, p
         model = build_text_encoder(_sizes(TextEncoderConfig.of, state, report.text_encoder))
         renamed = _renamed(rename_text_encoder, state, report.text_encoder)
         check_names(model.state_dict(), renamed, report.text_encoder)
-        assign(model, cast(renamed, device, dtype))
+        assign(model, cast(renamed, _with_room(report.text_encoder, device), dtype))
         progress.update("text encoder", 1, 1)
         return encode_text(model, ids, mask)
 
@@ -274,6 +275,15 @@ def image_features(
         return encode_image(model, portrait.to(device))
 
     return remember(key, encode)
+
+
+def _with_room(path: Path, device: torch.device) -> torch.device:
+    """`device`, or the CPU where weights as large as that file, and a tenth more to work with, have no room there."""
+    free = free_bytes(device)
+    if free is None or 1.1 * path.stat().st_size <= free:
+        return device
+    logger.warning("the encoder in %s has no room on %s and runs on the CPU, once", path.name, device)
+    return torch.device("cpu")
 
 
 def _sizes(sizes_of: Callable[[dict[str, Tensor]], _Sizes], state: dict[str, Tensor], path: Path) -> _Sizes:
