@@ -74,7 +74,7 @@ class FlashTalkGenerator:
         self._good: np.ndarray | None = None
         self._next_sample: int | None = None
         self._recoveries = 0
-        self._is_collapsed = False
+        self._is_collapsed, self._is_watched = False, True
         self._notices: list[Notice] = []
         self._fingerprint = ""
         self._chooser = StepChooser(STEPS) if self._options.is_adaptive else None
@@ -159,7 +159,9 @@ class FlashTalkGenerator:
 
     @torch.no_grad()
     def prepare_from(self, models: Models, portrait: Tensor, text: Tensor, image: Tensor) -> list[Notice]:
-        """`prepare` with models and features that are at hand: `portrait` [1, 3, 1, H, W] in [-1, 1]."""
+        """`prepare` with models and features that are at hand: `portrait` [1, 3, 1, H, W] in [-1, 1]. Whatever they
+        make is continued from, because random weights make no picture that could be told from a collapsed one."""
+        self._is_watched = False
         refused = self._begin(models, portrait, text, image)
         self._picture = self._good = to_bytes(portrait)[0].cpu().numpy()
         return [*models.notices, *_refused_notices(models, refused)]
@@ -301,6 +303,8 @@ class FlashTalkGenerator:
 
         A collapse that lasts is tried again with every chunk and told once.
         """
+        if not self._is_watched:
+            return
         assert self._look is not None and self._stream is not None
         reasons = [collapse_of(look, self._look) for look in looks]
         broken = [reason for reason, look in zip(reasons, looks, strict=True) if not look.is_finite]

@@ -95,6 +95,7 @@ def test_random_models_make_pictures(small, wish):
             AudioChunk(first_frame=index * count, frames=count, first_sample=index * len(samples), samples=samples),
             frames,
         )
+    assert generator.recoveries == 0, "a stream that is begun anew with every chunk is another one than people get"
     generator.close()
     assert frames.numbers == list(range(2 * options.shape.new_frames))
     assert frames.image.std() > 1, "random weights, and no grey"
