@@ -131,14 +131,24 @@ def play(sink: str) -> None:
     click = (0.5 * np.sign(np.sin(2 * np.pi * 1000 * (np.arange(240) + 0.5) / RATE_HZ))).astype(np.float32)
     rng = np.random.default_rng(0)
     while True:
-        with subprocess.Popen([*command, "--latency-msec=20"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as out:
-            with contextlib.suppress(OSError):
-                while True:
-                    sound = np.zeros(int(rng.uniform(0.6, 0.9) * RATE_HZ), np.float32)
-                    sound[: len(click)] = click
-                    out.stdin.write(sound.tobytes())
-            out.kill()
+        out = subprocess.Popen(
+            [*command, "--latency-msec=20"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+        )
+        with contextlib.suppress(OSError):
+            while True:
+                sound = np.zeros(int(rng.uniform(0.6, 0.9) * RATE_HZ), np.float32)
+                sound[: len(click)] = click
+                _write_all(out.stdin, sound.tobytes())
+        out.kill()
+        out.wait()
+        with contextlib.suppress(OSError):
+            out.stdin.close()
         time.sleep(0.2)
+
+
+def _write_all(pipe, data: bytes) -> None:
+    while data:
+        data = data[pipe.write(data) :]
 
 
 if __name__ == "__main__":
