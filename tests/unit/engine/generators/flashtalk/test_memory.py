@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 from engine.errors import GeneratorError  # noqa: E402
 from engine.generators.flashtalk import layers  # noqa: E402
 from engine.generators.flashtalk.config import DiTConfig, StreamShape  # noqa: E402
+from engine.generators.flashtalk.kernels import attend_two  # noqa: E402
 from engine.generators.flashtalk.memory import Demand, free_bytes, needed_bytes, streamed_blocks  # noqa: E402
 from engine.generators.flashtalk.quantization.linear import QuantizedLinear, prepare_quantized  # noqa: E402
 from engine.generators.flashtalk.quantization.products import INTEGER, SCALED_AFTER, WIDENED  # noqa: E402
@@ -74,7 +75,7 @@ def step_bytes(random_conditions, peak_bytes):
             dit = dit.to_empty(device=device)
         stream, chunk = random_conditions(dit, shape, 4, device)
         latents = torch.empty(shape.latent, device=device)
-        with patch.object(layers, "attend_few_keys", attention), patch.object(layers, "_attend_batch", attention):
+        with patch.object(attend_two, "attend_few_keys", attention), patch.object(layers, "_attend_batch", attention):
             return peak_bytes(lambda: dit(latents, 0, stream, chunk, LocalGroup(), attention))
 
     return measure
