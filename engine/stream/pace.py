@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
 from dataclasses import dataclass
@@ -40,8 +41,9 @@ class PaceWindow:
     def add(self, now_s: float, took_s: float) -> None:
         """A chunk was finished at `now_s` (monotonic)."""
         self._took.append((now_s, took_s))
-        while now_s - self._took[0][0] > self._kept_s and len(self._took) > 2:
-            self._took.popleft()
+        with contextlib.suppress(IndexError):  # another thread may clear it meanwhile
+            while now_s - self._took[0][0] > self._kept_s and len(self._took) > 2:
+                self._took.popleft()
 
     def clear(self) -> None:
         """What comes is made in another way."""

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from engine.generators.flashtalk.config import DiTConfig
 from engine.generators.flashtalk.generator import FlashTalkGenerator
 from engine.generators.flashtalk.options import FlashTalkOptions
-from engine.generators.flashtalk.random_models import random_features, random_models
+from engine.generators.flashtalk.random_models import Sizes, random_features, random_models
 from engine.generators.flashtalk.vae_coders import VaeConfig
 from engine.media import SAMPLE_RATE_HZ, AudioChunk
 from engine.parallel.launch import RankGroup
@@ -148,8 +148,8 @@ def _arguments() -> argparse.Namespace:
 @torch.no_grad()
 def _models(arguments: argparse.Namespace, is_gpu: bool):
     torch.manual_seed(0)
-    form = {} if is_gpu else {"config": SMALLER, "vae": SMALLER_VAE}
-    return random_models(_options(arguments), torch.device(arguments.device), **form)
+    sizes = None if is_gpu else Sizes(config=SMALLER, vae=SMALLER_VAE)
+    return random_models(_options(arguments), torch.device(arguments.device), sizes)
 
 
 def _options(arguments: argparse.Namespace) -> FlashTalkOptions:
