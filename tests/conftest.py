@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -23,6 +24,10 @@ os.environ.setdefault("XDG_STATE_HOME", str(Path(tempfile.gettempdir()) / _LOGS)
 # Without an NVIDIA GPU, Triton's kernels are tried in its interpreter.
 if shutil.which("nvidia-smi") is None:
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# Started in the background of a shell, Ctrl-C would be ignored by this process and by all that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _ROOT = Path(__file__).resolve().parents[1]
 _WITHOUT_CLOCK = (

@@ -85,9 +85,9 @@ def parts(arguments: argparse.Namespace) -> Iterator[tuple[str, Callable[[float]
         "--device",
         "cpu" if arguments.small else "cuda",
     ]
-    yield "one rank", lambda left_s: tested(one_rank, left_s)
+    yield "one rank", lambda left_s: last_words(one_rank, left_s)
     yield (
-        "tests", lambda left_s: tested([python, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"], left_s)
+        "tests", lambda left_s: last_words([python, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"], left_s)
     )  # fmt: skip
     if arguments.reference:
         command = [python, "tests/gpu/compare_reference.py", "--reference", str(arguments.reference), "--json"]
@@ -136,7 +136,7 @@ def printed(command: list[str], left_s: float) -> Any:
         return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
-def tested(command: list[str], left_s: float) -> dict[str, Any]:
+def last_words(command: list[str], left_s: float) -> dict[str, Any]:
     """The last lines of a program that writes for people."""
     done = _run(command, left_s)
     if done.returncode:

@@ -288,6 +288,7 @@ def test_buffer_of_a_viewer_that_left_while_pictures_paused_costs_no_pictures(pa
     time.sleep(1)
     pacer.is_paused = False
     wait_for(lambda: _longest_run(late.numbers) >= 24, "24 pictures in a row")
+    assert pacer.camera.restarts == 0
 
 
 def _longest_run(numbers: list[int]) -> int:

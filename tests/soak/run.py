@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -24,6 +25,9 @@ LEAST_MINUTES = 2.5
 
 def main() -> int:
     """The exit status."""
+    # In the background of a shell it is ignored, and so it would be by the product, which is asked to end that way.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = argparse.ArgumentParser(description="Run the whole product under faults for a while.")
     parser.add_argument("--minutes", type=float, default=10.0, help="how long, start and end included")
     parser.add_argument("--figures", type=Path, help="keep what was measured there, as JSON")

@@ -80,7 +80,7 @@ def test_switched_on_and_off_in_the_settings(qtbot, window, commands):
 
 def test_gate_of_the_settings_dialog(qtbot, window):
     changes = []
-    dialog = SettingsDialog(window.application.broadcast.settings, [], window)
+    dialog = SettingsDialog(window.application.broadcast.settings, [], [], window)
     dialog.changed.connect(changes.append)
     (box,) = [b for b in dialog.findChildren(type(dialog._gate(window.application.broadcast.settings)))
               if b.accessibleName() == "Noise gate"]  # fmt: skip

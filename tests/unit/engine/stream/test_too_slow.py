@@ -182,3 +182,4 @@ def test_failure_after_a_return_is_repaired_as_any(live_of, cast, caplog):
     cast.slow[-1].during = lambda: 1 / 0
     live.until(lambda: "generator.internal" in live.codes())
     live.until(lambda: live.states[-1] is SessionState.LIVE and cast.slow[-1].closed == 0)
+    assert cast.slow[-2].closed == 1, "the one that failed"

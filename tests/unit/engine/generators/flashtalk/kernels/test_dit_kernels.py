@@ -41,29 +41,29 @@ def _normed(x, eps=EPS):
     return (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt()
 
 
-def _close(got, wanted):
+def _assert_close(got, wanted):
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
 
 
 def test_plain_forms_compute_what_the_specification_says():
     x, branch = 3 + 2 * _drawn(5, 24), _drawn(5, 24, seed=1)
     a, b, gate = (_drawn(24, seed=seed) for seed in (2, 3, 4))
-    _close(add_gated(x, branch, gate), x + branch * gate)
-    _close(norm_modulate(x, a, b, EPS), _normed(x) * (1 + b) + a)
+    _assert_close(add_gated(x, branch, gate), x + branch * gate)
+    _assert_close(norm_modulate(x, a, b, EPS), _normed(x) * (1 + b) + a)
     for got, added in ((add_norm_modulate(x, branch, a, b, EPS), x + branch),):
-        _close(got[0], added)
-        _close(got[1], _normed(added) * (1 + b) + a)
+        _assert_close(got[0], added)
+        _assert_close(got[1], _normed(added) * (1 + b) + a)
     for got, added in (
         (add_norm(x, branch, a, b, EPS), x + branch),
         (add_gated_norm(x, branch, gate, a, b, EPS), x + branch * gate),
     ):
-        _close(got[0], added)
-        _close(got[1], _normed(added) * a + b)
+        _assert_close(got[0], added)
+        _assert_close(got[1], _normed(added) * a + b)
     rms = x / (x.square().mean(-1, keepdim=True) + EPS).sqrt() * a
-    _close(rms_norm(x, a, EPS), rms)
+    _assert_close(rms_norm(x, a, EPS), rms)
     table = rotary_table((1, 1, 5), 8, torch.float64)
     turned = torch.view_as_complex(rms.view(5, 3, 4, 2)) * torch.complex(table[0], table[1])
-    _close(norm_rotary(x, a, table, 3, EPS), torch.view_as_real(turned).flatten(-2))
+    _assert_close(norm_rotary(x, a, table, 3, EPS), torch.view_as_real(turned).flatten(-2))
 
 
 def test_plain_forms_round_where_the_published_model_does():
@@ -134,7 +134,7 @@ def test_two_attentions_are_two_softmaxes():
         logits = torch.einsum("thc,khc->htk", q, k) / 4 + bias
         return torch.einsum("htk,khc->thc", logits.softmax(-1), v)
 
-    _close(ATTEND_TWO.eager(q, k, v, bias, other_k, other_v), seen(k, v, bias) + seen(other_k, other_v, 0.0))
+    _assert_close(ATTEND_TWO.eager(q, k, v, bias, other_k, other_v), seen(k, v, bias) + seen(other_k, other_v, 0.0))
 
 
 @pytest.mark.parametrize("width", [24, 8])
