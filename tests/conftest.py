@@ -25,7 +25,7 @@ os.environ.setdefault("XDG_STATE_HOME", str(Path(tempfile.gettempdir()) / _LOGS)
 if shutil.which("nvidia-smi") is None:
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-# Started in the background of a shell, Ctrl-C would be ignored by this process and by all that tests start and interrupt.
+# In the background of a shell Ctrl-C is ignored, and so it would be by all that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
