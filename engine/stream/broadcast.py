@@ -28,7 +28,7 @@ from engine.settings import (
 )
 from engine.sinks.recorder import Recorder
 from engine.stream.adaptation import Adaptation
-from engine.stream.director import Director, Stage
+from engine.stream.director import Director
 from engine.stream.graph import Graph
 from engine.stream.outputs import Outputs, find_camera
 from engine.stream.pace import Pace
@@ -36,6 +36,7 @@ from engine.stream.reporter import Emit, ReportedProgress, Reporter
 from engine.stream.runner import GeneratorRunner
 from engine.stream.session_sound import SessionSound
 from engine.stream.session_voice import find_voice_out
+from engine.stream.stage import Stage
 from engine.stream.swap import Scene
 
 logger = logging.getLogger(__name__)

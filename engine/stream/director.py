@@ -6,7 +6,6 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +21,7 @@ from engine.stream import pace_memory
 from engine.stream.patience import Patience
 from engine.stream.runner import GeneratorRunner, as_generator_error
 from engine.stream.scene import measured_again, new_generator, prepare_scene, recomposed
+from engine.stream.stage import Stage, Unless
 from engine.stream.swap import Outdated, Scene
 
 logger = logging.getLogger(__name__)
@@ -31,39 +31,6 @@ _HOPELESS = (ModelFilesError, PortraitError, UsageError)
 
 
 _ROOM_WITHIN_S, _ROOM_POLL_S = 15.0, 0.5
-
-
-class Stage:
-    """What a director tells its session; called from any thread."""
-
-    def on_notices(self, notices: list[Notice]) -> None:
-        """Something that a person should know."""
-        raise NotImplementedError
-
-    def on_error(self, error: StandinError) -> None:
-        """Something failed; the picture goes on."""
-        raise NotImplementedError
-
-    def on_standby(self, code: str, message: str, hint: str) -> None:
-        """The standby is shown, or the last picture where there is none."""
-        raise NotImplementedError
-
-    def on_ready(self) -> None:
-        """The wanted generator makes the picture."""
-        raise NotImplementedError
-
-    def presented(self) -> int:
-        """Frames shown so far."""
-        raise NotImplementedError
-
-    def may_return(self, scene: Scene) -> float:
-        """Whether a generator that rests, measured again just now, is quick enough: 0, or the seconds to wait until
-        the next try."""
-        raise NotImplementedError
-
-    def on_size_refused(self) -> None:
-        """The size that was asked for cannot be had; the one before is loaded again where nothing runs."""
-        raise NotImplementedError
 
 
 class Director:
@@ -298,7 +265,7 @@ class Director:
         runner = self._running()
         with self._swapping:
             version, settings, size = self._version, self.settings, self._size
-        progress = _Unless(self._progress, lambda: self._stopping.is_set() or self._version != version)
+        progress = Unless(self._progress, lambda: self._stopping.is_set() or self._version != version)
         if runner.has_failed and self.standby is not None:
             self._repair_standby(version, settings, progress)
         made = self._measured_resting(version, progress) or self._loaded(settings, size, progress)
@@ -323,7 +290,7 @@ class Director:
                 self._tell_ready()
 
     def _loaded(
-        self, settings: SessionSettings, size: SmallerSize | None, progress: _Unless
+        self, settings: SessionSettings, size: SmallerSize | None, progress: Unless
     ) -> tuple[Scene, list[Notice]] | None:
         """The wanted scene, prepared; None if only its size was refused. What rests is of no use then."""
         try:
@@ -344,7 +311,7 @@ class Director:
         self._close_resting()
         return made
 
-    def _measured_resting(self, version: int, progress: _Unless) -> tuple[Scene, list[Notice]] | None:
+    def _measured_resting(self, version: int, progress: Unless) -> tuple[Scene, list[Notice]] | None:
         """What rests, if it is still what is wanted and quick enough by now. Raises `Cancelled` if it is not, and is
         tried again later."""
         with self._news:
@@ -366,7 +333,7 @@ class Director:
             self._resting = None
         return scene, []
 
-    def _make_room(self, settings: SessionSettings, size: SmallerSize | None, progress: _Unless) -> None:
+    def _make_room(self, settings: SessionSettings, size: SmallerSize | None, progress: Unless) -> None:
         """See whether another one fits beside the one that there is; if not, end that, and let the standby make the
         picture. Raises what makes the other one impossible."""
         try:
@@ -389,7 +356,7 @@ class Director:
                     raise
             self._stopping.wait(_ROOM_POLL_S)
 
-    def _end_running(self, progress: _Unless) -> None:
+    def _end_running(self, progress: Unless) -> None:
         """In this thread: ending ranks takes seconds, for which the standby's pictures cannot wait."""
         with self._swapping:
             progress.check()
@@ -405,7 +372,7 @@ class Director:
         if resting is not None:
             resting.scene.generator.close()
 
-    def _repair_standby(self, version: int, settings: SessionSettings, progress: _Unless) -> None:
+    def _repair_standby(self, version: int, settings: SessionSettings, progress: Unless) -> None:
         """The standby has failed, too: a fresh one shows something while the wanted one is loaded."""
         assert self.standby is not None
         standby = self._prepared_standby(_name_of(self.standby), settings)
@@ -496,19 +463,3 @@ class _Resting:
     scene: Scene
     version: int
     economy: int
-
-
-class _Unless:
-    """Passes progress on, and cancels the work once `is_void` says that nobody wants it any more."""
-
-    def __init__(self, progress: Progress, is_void: Callable[[], bool]) -> None:
-        self._progress, self._is_void = progress, is_void
-
-    def check(self) -> None:
-        """Raises `Cancelled` if so."""
-        if self._is_void():
-            raise Cancelled("The settings changed meanwhile.")
-
-    def update(self, stage: str, done: float, total: float, unit: str = "") -> None:
-        self.check()
-        self._progress.update(stage, done, total, unit)

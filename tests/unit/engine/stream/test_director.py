@@ -14,10 +14,11 @@ from engine.errors import GeneratorError, ModelFilesError, PortraitError
 from engine.settings import CanvasSettings, GeneratorSettings, SessionSettings
 from engine.stream import director as director_module
 from engine.stream import pace_memory
-from engine.stream.director import Director, Stage
+from engine.stream.director import Director
 from engine.stream.graph import Graph
 from engine.stream.patience import Patience
 from engine.stream.runner import GeneratorRunner
+from engine.stream.stage import Stage
 
 MIRRORED = CanvasSettings(width=640, height=360, fill="solid", is_mirrored=True)
 
