@@ -38,10 +38,14 @@ _WITHOUT_CLOCK = (
     "test_parallel_invariance.py",
     "test_pipeline_manual_clock.py",
     "test_puppet_speaks.py",
+    "test_window.py",
+    "test_window_display.py",
+    "test_window_use.py",
     "test_worker_flashtalk.py",
+    "test_worker_ranks.py",
 )
 """Of tests/integration: what a busy computer makes slower but not wrong. All the rest there is marked `serial`."""
-_WITH_RANKS = ("test_flashtalk_commands.py", "test_worker_flashtalk.py")
+_WITH_RANKS = ("test_flashtalk_commands.py", "test_worker_flashtalk.py", "test_worker_ranks.py")
 """Those that start ranks by way of a command or the engine."""
 
 
