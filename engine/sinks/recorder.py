@@ -19,6 +19,7 @@ from engine.errors import OutputError
 from engine.media import CanvasFormat
 from engine.paths import expanded
 from engine.sinks.base import PresentedFrame
+from engine.sinks.boxes import cut_broken_end
 from engine.sinks.files import check_writable, output_error
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class Recorder:
         self._container: av.container.OutputContainer | None = None
         self._first_tick = 0
         self._last_tick = -1
+        self._is_broken = False
 
     def open(self, canvas: CanvasFormat) -> None:
         """Get ready; the file itself begins with the first picture (FFmpeg cannot close one without)."""
@@ -111,6 +113,7 @@ class Recorder:
             container.mux(self._video.encode(picture))
             self._drain_audio((tick + 1) / self._canvas.fps, container)
         except OSError as error:  # PyAV's file errors are OSErrors too
+            self._is_broken = True
             raise output_error(self.path, error) from error
 
     def write_audio(self, samples: np.ndarray, first_sample: int, rate_hz: int) -> None:
@@ -128,22 +131,38 @@ class Recorder:
             self._is_silenced = True
 
     def close(self) -> None:
-        """Complete the file, if there was a picture. Raises `OutputError` where the end could not be written."""
+        """Complete the file, if there was a picture. Raises `OutputError` where the end could not be written; what
+        was recorded until then plays."""
         if self._container is None:
             return
         container, self._container = self._container, None
-        end_s = (self._last_tick + 1) / self._canvas.fps
         try:
-            self._drain_audio(end_s, container)
-            for block in self._track.finish(end_s):
-                self._encode_audio(block, container)
-            container.mux(self._audio.encode(None))
-            container.mux(self._video.encode(None))
-            container.close()
+            self._complete(container)
         except OSError as error:
+            self._is_broken = True
             with contextlib.suppress(OSError):
                 container.close()  # or it would try again, and complain, when it is collected
             raise output_error(self.path, error) from error
+        finally:
+            if self._is_broken:
+                self._mend()
+
+    def _complete(self, container: av.container.OutputContainer) -> None:
+        end_s = (self._last_tick + 1) / self._canvas.fps
+        self._drain_audio(end_s, container)
+        for block in self._track.finish(end_s):
+            self._encode_audio(block, container)
+        container.mux(self._audio.encode(None))
+        container.mux(self._video.encode(None))
+        container.close()
+
+    def _mend(self) -> None:
+        try:
+            cut = cut_broken_end(self.path)
+        except OSError as error:
+            logger.warning("the end of the recording could not be mended: %s", error)
+        else:
+            logger.info("cut %d bytes of an unfinished fragment from the recording", cut)
 
     def _created(self, flags: str) -> av.container.OutputContainer:
         # Flushed, or a crash would lose up to 256 kB more, which is ten seconds of a calm picture.

@@ -170,6 +170,34 @@ def test_full_disk_is_one_sentence(tmp_path):
         subprocess.run(["umount", "-l", disk], check=True)
 
 
+def test_a_disk_that_is_full_in_the_middle_of_a_fragment_s_header_leaves_a_file_that_plays(tmp_path):
+    resource = pytest.importorskip("resource")
+    recorder = Recorder(tmp_path / "a.mp4")
+    recorder.open(CANVAS)
+    for tick in range(110):
+        recorder.send(_frame(tick, 40))
+    shutil.copy(tmp_path / "a.mp4", tmp_path / "so far.mp4")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    full = (tmp_path / "a.mp4").stat().st_size + 300
+    resource.setrlimit(resource.RLIMIT_FSIZE, (full, hard))
+
+    def fill() -> None:
+        for tick in range(110, 210):
+            recorder.send(_frame(tick, 40))
+
+    try:
+        with pytest.raises(OutputError):
+            fill()
+        assert (tmp_path / "a.mp4").stat().st_size == full
+        with pytest.raises(OutputError):
+            recorder.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "so far.mp4").read_bytes()
+    with av.open(str(tmp_path / "a.mp4")) as file:
+        assert _readable_pictures(file) >= 50
+
+
 def test_bad_targets_are_refused_before_anything_starts(tmp_path):
     def code(path, **options):
         with pytest.raises(OutputError) as caught:
