@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 _SLOWER_WEIGHT = 0.3
 _FASTER_WEIGHT = 0.05
+_INTERRUPTED = 3.0
 _LEAD_S = 0.3
 """Frames are made at most this long before they are due. It matters to a quick generator in a session whose delay is
 that of a slow one: what it has made already, another one cannot make any more."""
@@ -75,7 +76,7 @@ class GeneratorRunner:
         self._begins_anew = False
         self.delay_s = delay_s
         self.next_frame = 0
-        self.generate_s = 0.0
+        self.generate_s = self._last_took_s = 0.0
         self.skipped_samples = 0
         self.recoveries = 0
         self.economy = 0
@@ -330,7 +331,7 @@ class GeneratorRunner:
 
     def _take_over(self, scene: Scene) -> None:
         self._scene = scene
-        self.generate_s = scene.generate_s
+        self.generate_s, self._last_took_s = scene.generate_s, 0.0
         spec = scene.generator.spec
         self._queue.set_size(spec.width, spec.height)
         self._queue.scene = scene.canvas
@@ -349,7 +350,12 @@ class GeneratorRunner:
         self._is_discontinuous = True
 
     def _measure(self, took_s: float) -> None:
-        """Follow slow chunks quickly and fast ones slowly: skipping should aim at what is safe."""
+        """Follow slow chunks quickly and fast ones slowly: skipping should aim at what is safe. A single chunk that took
+        out of all proportion was interrupted (the computer slept, the process was stopped): to skip as much again
+        would freeze the picture for seconds after it."""
+        spec = self._scene.generator.spec.chunk
+        likely_s = max(self._last_took_s, _INTERRUPTED * self.generate_s, spec.frames / spec.fps)
+        self._last_took_s, took_s = took_s, min(took_s, likely_s)
         weight = _SLOWER_WEIGHT if took_s > self.generate_s else _FASTER_WEIGHT
         self.generate_s += weight * (took_s - self.generate_s)
 

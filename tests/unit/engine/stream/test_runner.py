@@ -145,6 +145,34 @@ def test_time_per_chunk_follows_slow_ones_quickly_and_fast_ones_slowly(rig):
     assert 0.010 < rig.runner.generate_s < slow and slow - rig.runner.generate_s < 0.001
 
 
+@pytest.mark.parametrize("frames", [1, 28])
+def test_a_chunk_in_which_the_computer_slept_does_not_freeze_the_picture_for_longer(scene_of, plain_generator, frames):
+    rig = Rig(scene_of(plain_generator(frames=frames)))
+    rig.runner.delay_s = DELAY_S + frames / 25
+    rig.work(3.0)
+    generator, usual_s = rig.runner.scene.generator, rig.runner.generate_s
+    generator.during = lambda: rig.pass_time(30.0)
+    rig.pass_time(frames / 25)
+    assert rig.runner.step()
+    generator.during, woke_s, made = lambda: None, rig.clock.now(), len(generator.chunks)
+    assert rig.runner.generate_s - usual_s <= 0.3 * frames / 25
+    rig.work(frames / 25 + 0.1)
+    due_s = rig.sample_clock.time_of_frame(generator.chunks[made].first_frame, 25) + rig.runner.delay_s
+    assert 0 <= due_s - woke_s <= 0.3 * frames / 25 + 0.041, "the next picture is shown as soon as there can be one"
+
+
+def test_a_generator_that_becomes_much_slower_is_believed_with_its_second_chunk(rig):
+    rig.work(1.0)
+    generator = rig.runner.scene.generator
+    generator.during = lambda: rig.clock.advance(4.0)
+    rig.pass_time(0.1)
+    assert rig.runner.step()
+    assert rig.runner.generate_s < 0.05
+    rig.pass_time(0.1)
+    assert rig.runner.step()
+    assert rig.runner.generate_s > 1.2
+
+
 def test_swap_closes_the_old_and_begins_anew(rig, scene_of, plain_generator):
     rig.work(0.5)
     old, canvas = rig.runner.scene.generator, CanvasFormat(width=16, height=8, fps=25)
