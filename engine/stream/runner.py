@@ -350,8 +350,8 @@ class GeneratorRunner:
         self._is_discontinuous = True
 
     def _measure(self, took_s: float) -> None:
-        """Follow slow chunks quickly and fast ones slowly: skipping should aim at what is safe. A single chunk that took
-        out of all proportion was interrupted (the computer slept, the process was stopped): to skip as much again
+        """Follow slow chunks quickly and fast ones slowly: skipping should aim at what is safe. A single chunk that
+        took out of all proportion was interrupted (the computer slept, the process was stopped): to skip as much again
         would freeze the picture for seconds after it."""
         spec = self._scene.generator.spec.chunk
         likely_s = max(self._last_took_s, _INTERRUPTED * self.generate_s, spec.frames / spec.fps)

@@ -86,9 +86,8 @@ def parts(arguments: argparse.Namespace) -> Iterator[tuple[str, Callable[[float]
         "cpu" if arguments.small else "cuda",
     ]
     yield "one rank", lambda left_s: last_words(one_rank, left_s)
-    yield (
-        "tests", lambda left_s: last_words([python, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"], left_s)
-    )  # fmt: skip
+    tests = [python, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
+    yield "tests", lambda left_s: last_words(tests, left_s)
     if arguments.reference:
         command = [python, "tests/gpu/compare_reference.py", "--reference", str(arguments.reference), "--json"]
         yield "reference", lambda left_s: printed([*command, "kernels=all", "graphs=on"], left_s)

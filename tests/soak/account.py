@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from judge import UNACCOUNTED_BOUND, Pictures, Row, watched_spans
 from marks import SAMPLES
@@ -66,3 +68,28 @@ def _row(what: str, told: float, seen_as: str, seen: int, tolerance: float) -> R
         what=f"pictures {what}", found=f"{told:.0f} told, {seen} {seen_as}", bound=f"+-{tolerance:.0f}",
         holds=abs(told - seen) <= tolerance,
     )  # fmt: skip
+
+
+_NOTABLE_GAP_S, _NOTABLE_PICTURES = 0.09, 6
+
+
+def notable_moments(session: Session, pictures: Pictures) -> list[str]:
+    """Longer gaps, stretches of one picture and jumps of the numbers, each with its time and the fault before it."""
+    part = pictures.between(session.start_s, session.end_s)
+    gaps_s, steps = np.diff(part.at_s), np.diff(part.number)
+    changes = np.flatnonzero(np.concatenate([[True], steps != 0, [True]]))
+    told = [
+        (int(index) + 1, f"a gap of {1000 * gaps_s[index]:.0f} ms") for index in np.flatnonzero(gaps_s > _NOTABLE_GAP_S)
+    ]
+    is_jump = (np.abs(steps - 1) > _NOTABLE_PICTURES) & (steps != 0)
+    told += [(int(index) + 1, f"from number {part.number[index]} to {part.number[index + 1]}")
+             for index in np.flatnonzero(is_jump)]  # fmt: skip
+    told += [(int(start), f"{end - start} times number {part.number[start]}")
+             for start, end in pairwise(changes) if end - start > _NOTABLE_PICTURES]  # fmt: skip
+    return [_moment(session, float(part.at_s[index]), what) for index, what in sorted(told)]
+
+
+def _moment(session: Session, at_s: float, what: str) -> str:
+    before = [h for h in session.happened if h.start_s <= at_s]
+    after = f", {at_s - before[-1].start_s:.2f} s into or after: {before[-1].fault.name}" if before else ""
+    return f"{at_s - session.start_s:7.2f} s: {what}{after}"

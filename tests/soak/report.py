@@ -7,7 +7,7 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-from account import judge_account
+from account import judge_account, notable_moments
 from judge import (
     Row,
     judge_end,
@@ -19,6 +19,8 @@ from judge import (
     read_pictures,
 )
 from session import KeptRun, Session, Soak
+
+_MOST_MOMENTS = 60
 
 
 def tell(run: Soak | KeptRun, figures: Path | None) -> int:
@@ -38,6 +40,8 @@ def tell(run: Soak | KeptRun, figures: Path | None) -> int:
     holds = is_whole and all(row.holds for _, rows in tables for row in rows)
     for session, rows in tables:
         _print_table(session, rows)
+        if not all(row.holds for row in rows):
+            print("\n".join(["notable moments:", *notable_moments(session, pictures)[:_MOST_MOMENTS]]))
     for note in run.notes:
         print(f"note: {note}")
     print(f"load {os.getloadavg()[0]:.1f}; {'all held' if holds else 'NOT ALL HELD'}")
