@@ -16,6 +16,14 @@ from engine.worker.messages import Fault, fault_of
 
 _LOST_PEER = ("gloo", "nccl", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
 _TIMED_OUT = ("Timed out", "timed out", "timeout", "Timeout")
+_NO_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""What torch says in a plain RuntimeError where an allocation failed outside of its own allocator for GPUs."""
+
 _DETAIL_CHARACTERS = 4000
 _SENTENCE_CHARACTERS = 200
 
@@ -26,7 +34,7 @@ def fault_from(error: BaseException, rank: int, timeout_s: float) -> Fault:
     if isinstance(error, StandinError):
         fault = fault_of(error, rank)
         return msgspec.structs.replace(fault, detail=f"rank {rank}: {error.detail}")
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if _is_about_memory(error):
         return fault_of(out_of_memory(rank, detail), rank)
     if isinstance(error, RuntimeError) and _is_about_others(error):
         text = str(error)
@@ -41,6 +49,12 @@ def fault_from(error: BaseException, rank: int, timeout_s: float) -> Fault:
         detail=detail,
     )
     return fault_of(failed, rank)
+
+
+def _is_about_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 def out_of_memory(rank: int, detail: str) -> GeneratorError:

@@ -31,7 +31,15 @@ def test_an_error_of_ours_keeps_its_words_and_says_where():
     assert not fault.is_consequence
 
 
-@pytest.mark.parametrize("error", [MemoryError(), OutOfMemoryError("CUDA out of memory")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
 def test_no_memory_is_said_in_words(error):
     fault = _of(error)
     assert (fault.code, fault.message) == ("worker.out_of_memory", "Rank 2 ran out of memory.")
