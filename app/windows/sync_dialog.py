@@ -41,15 +41,15 @@ class SyncDialog(QDialog):
         self.bar.setTextVisible(False)
         self.bar.setAccessibleName("How far the test is")
         self.bar.hide()
-        self.result = _text("", "label")
-        self.result.setAccessibleName("Result of the test")
+        self.verdict = _text("", "label")
+        self.verdict.setAccessibleName("Result of the test")
         self.detail = _text("", "dim")
         column = QVBoxLayout(self)
         column.setContentsMargins(24, 24, 24, 24)
         column.setSpacing(12)
         for widget in (title, _text(_explained(voice_out_label, is_virtual), "dim"), self.heard_by, self.microphone):
             column.addWidget(widget)
-        for widget in (self.bar, self.result, self.detail):
+        for widget in (self.bar, self.verdict, self.detail):
             column.addWidget(widget)
         column.addStretch(1)
         column.addLayout(self._buttons())
@@ -84,7 +84,7 @@ class SyncDialog(QDialog):
     def show_ended(self) -> None:
         """The test is over, whatever it found."""
         self._is_running = False
-        if self.result.text() == _LISTENING:
+        if self.verdict.text() == _LISTENING:
             self._show("Stopped before anything was found.", "")
         self.bar.hide()
         self.microphone.setEnabled(True)
@@ -92,7 +92,7 @@ class SyncDialog(QDialog):
         self.test_button.setText("Test again")
 
     def _show(self, result: str, detail: str) -> None:
-        self.result.setText(result)
+        self.verdict.setText(result)
         self.detail.setText(detail)
 
     def _on_test(self) -> None:

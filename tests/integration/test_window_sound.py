@@ -124,8 +124,8 @@ def test_the_sync_test_is_done_on_the_virtual_microphone_and_stored(qtbot, open_
     qtbot.waitUntil(lambda: page.bar.value() > 0, timeout=20_000)
     qtbot.waitUntil(lambda: page.test_button.text() == "Test again", timeout=40_000)
     shown = window.preview.frames
-    if page.result.text().startswith("The clicks were heard unevenly"):
+    if page.verdict.text().startswith("The clicks were heard unevenly"):
         assert page.detail.text()  # a busy computer: said, and nothing stored
     else:
-        assert page.result.text().startswith("Lip sync: ") and page.detail.text().startswith("Stored: ")
+        assert page.verdict.text().startswith("Lip sync: ") and page.detail.text().startswith("Stored: ")
     qtbot.waitUntil(lambda: window.preview.frames > shown + 10, timeout=20_000)

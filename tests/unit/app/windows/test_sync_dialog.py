@@ -40,7 +40,7 @@ def test_the_session_makes_room_and_comes_back_on_air(qtbot, open_page, commands
     qtbot.waitUntil(lambda: page.test_button.text() == "Test again")
     (asked,) = commands.of(m.SyncTest)
     assert asked.voice_out.name == VIRTUAL_MICROPHONE and asked.microphone is None
-    assert page.result.text() == (
+    assert page.verdict.text() == (
         "Lip sync: +60 ms (the sound is early; people would notice). 7 of 7 clicks heard, spread 2.0 ms."
     )
     assert (
@@ -59,7 +59,7 @@ def test_a_loudspeaker_is_heard_by_the_chosen_microphone(qtbot, open_page, comma
     page.microphone.setCurrentIndex(0)
     page.microphone.activated.emit(0)
     qtbot.mouseClick(page.test_button, Qt.MouseButton.LeftButton)
-    assert page.result.text() == "Choose the microphone that hears the clicks." and not commands.of(m.SyncTest)
+    assert page.verdict.text() == "Choose the microphone that hears the clicks." and not commands.of(m.SyncTest)
     index = page.microphone.findText("Desk microphone")
     page.microphone.setCurrentIndex(index)
     page.microphone.activated.emit(index)
@@ -74,7 +74,7 @@ def test_a_failed_test_says_why_and_the_session_comes_back(qtbot, open_page):
     application.client.send(m.SetPortrait, portrait="cue:deaf_to_clicks")
     qtbot.mouseClick(page.test_button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: page.test_button.text() == "Test again")
-    assert (page.result.text(), page.detail.text()) == ("The clicks were not heard.", "Turn it up.")
+    assert (page.verdict.text(), page.detail.text()) == ("The clicks were not heard.", "Turn it up.")
     qtbot.waitUntil(lambda: application.window.air_label.text() == "● On air")
 
 
