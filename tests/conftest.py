@@ -102,6 +102,12 @@ def load_fixture_module(name: str):
 
 
 @pytest.fixture(scope="session")
+def fixture_module():
+    """A function: the module of that name in tests/fixtures."""
+    return functools.cache(load_fixture_module)
+
+
+@pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory) -> tuple[Path, Path]:
     """A checkpoint in the published layout and its speech encoder, small and random; read only, please."""
     pytest.importorskip("torch", reason="the photographic generator needs torch")

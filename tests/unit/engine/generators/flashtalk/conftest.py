@@ -1,103 +1,63 @@
-"""Records tensor operations on a CPU and runs them again, with the rules of a CUDA graph.
-
-Whatever Python computed is fixed, every result is written where it was the first time, and what would make the host
-wait cannot be recorded.
-"""
-
-import importlib.util
-from pathlib import Path
+"""A FlashTalk generator from a complete tiny checkpoint, what it is tried with, and what its parts are."""
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-from torch.utils._pytree import tree_leaves  # noqa: E402
-
-WAITING = {
-    "_local_scalar_dense": "a value is read on the host",
-    "equal": "a comparison is read on the host",
-    "nonzero": "a shape depends on values",
-    "masked_select": "a shape depends on values",
-    "_unique2": "a shape depends on values",
-    "lift_fresh": "numbers of the host are copied",
-}
-"""Operations that wait for the device, or give it what only the host had at the time."""
-
-
-class HostWait(RuntimeError):
-    """Something in a recorded function needs the host."""
-
-
-class _Tape(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.operations = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        if name in WAITING:
-            raise HostWait(f"{name}: {WAITING[name]}")
-        out = func(*args, **(kwargs or {}))
-        aliases = [value.alias_info for value in func._schema.returns]
-        writes = any(alias is not None and alias.is_write for alias in aliases)
-        is_view = not writes and any(alias is not None for alias in aliases)
-        if not is_view:
-            self.operations.append((func, args, kwargs or {}, None if writes else tree_leaves(out)))
-        return out
-
-
-class TapeRecorder:
-    """Implements `engine.generators.flashtalk.graphs.Recorder`."""
-
-    def __init__(self):
-        self.recorded = 0
-        self.replays = 0
-
-    def record(self, work):
-        work()
-        tape = _Tape()
-        with tape:
-            out = work()
-        self.recorded += 1
-        # As after a capture: nothing has been computed yet.
-        for _, _, _, results in tape.operations:
-            for result in results or ():
-                if isinstance(result, torch.Tensor) and result.is_floating_point():
-                    result.fill_(float("nan"))
-
-        def replay():
-            self.replays += 1
-            for func, args, kwargs, results in tape.operations:
-                fresh = func(*args, **kwargs)
-                for place, value in zip(results or (), tree_leaves(fresh) if results else (), strict=True):
-                    if isinstance(value, torch.Tensor):
-                        place.copy_(value)
-
-        return out, replay
+from engine.generators.flashtalk import feature_cache
+from engine.generators.flashtalk.generator import FlashTalkGenerator
+from engine.portrait.load import load_portrait
 
 
 @pytest.fixture
-def tape_recorder():
+def tape_recorder(fixture_module):
     """A recorder of its own for each test."""
-    return TapeRecorder()
-
-
-def _fixture_module(name: str):
-    path = Path(__file__).parents[4] / "fixtures" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return fixture_module("tape_recorder").TapeRecorder()
 
 
 @pytest.fixture(scope="session")
-def random_conditions():
+def random_conditions(fixture_module):
     """A function: conditions for a denoising step, in random numbers."""
-    return _fixture_module("dit_conditions").random_conditions
+    return fixture_module("dit_conditions").random_conditions
 
 
 @pytest.fixture(scope="session")
-def peak_bytes():
+def peak_bytes(fixture_module):
     """A function: the most bytes that the tensors made by a function held at once."""
-    return _fixture_module("peak_meter").peak_bytes
+    return fixture_module("peak_meter").peak_bytes
+
+
+@pytest.fixture(scope="session")
+def rig(fixture_module):
+    """What a generator is tried with: progress, sound in chunks, and a place for its frames."""
+    return fixture_module("flashtalk_rig")
+
+
+@pytest.fixture(scope="session")
+def portrait():
+    """One that comes with Standin."""
+    return load_portrait("sample:maya")
+
+
+@pytest.fixture
+def own_folders(tmp_path_factory, monkeypatch):
+    """Features are encoded once for all tests; the user's cache and models stay out of it."""
+    cache = tmp_path_factory.getbasetemp() / "flashtalk_generator_cache"
+    monkeypatch.setattr(feature_cache, "cache_folder", lambda: cache)
+
+
+@pytest.fixture
+def make(tiny_checkpoint, portrait, rig, own_folders):
+    """Prepared generators; all closed afterwards."""
+    made = []
+
+    def make(**options) -> FlashTalkGenerator:
+        height, width = rig.SIDES
+        values = {"checkpoint": str(tiny_checkpoint[0]), "size": f"{height}x{width}", "steps": 2, "device": "cpu"}
+        made.append(FlashTalkGenerator(**(values | options)))
+        made[-1].prepare(portrait, (999, 77), rig.Progress())
+        return made[-1]
+
+    yield make
+    for generator in made:
+        generator.close()
