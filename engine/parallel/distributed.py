@@ -93,52 +93,65 @@ class DistributedGroup:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
         """See `SequenceGroup.attend`. One exchange brings q, k and v, one brings the result back; between them each
-        rank has all tokens of its Ulysses group for its share of the heads."""
+        rank has all tokens of its Ulysses group for its share of the heads.
+
+        Queries, keys and values are copied once, to where they are sent from; the attention reads them where they were
+        received, as views, unless keys and values go round a ring, for which they must lie by themselves.
+        """
         if self.size == 1:
             return attention(q, k, v)
-        q, k, v = self._heads_for_tokens(torch.stack((q, k, v), dim=1)).unbind(1)
+        if self.plan.ulysses == 1:
+            return self._ring(q, k, v, attention)
+        received = self._heads_for_tokens(q, k, v)
+        q, k, v = received.flatten(0, 1).unbind(1)
         if self.plan.ring == 1:
             valid = self.plan.valid_tokens(0)
             out = attention(q, k[:valid], v[:valid])
         else:
             out = self._ring(q, k, v, attention)
-        return self._tokens_for_heads(out)
+        return self._tokens_for_heads(out, received)
 
-    def _heads_for_tokens(self, packed: Tensor) -> Tensor:
-        """[rows, 3, heads, head_dim] -> [rows of the Ulysses group, 3, its share of the heads, head_dim]."""
+    def _heads_for_tokens(self, *parts: Tensor) -> Tensor:
+        """Each [rows, heads, head_dim] -> [ranks of the Ulysses group, their rows, parts, its heads, head_dim]."""
+        rows, heads, width = parts[0].shape
         degree = self.plan.ulysses
-        if degree == 1:
-            return packed
-        send = packed.unflatten(2, (degree, -1)).movedim(2, 0).contiguous()
-        return self._exchange(send).flatten(0, 1)
+        send = parts[0].new_empty(degree, rows, len(parts), heads // degree, width)
+        for number, part in enumerate(parts):
+            send[:, :, number] = part.unflatten(1, (degree, -1)).movedim(1, 0)
+        return self._exchange(send, torch.empty_like(send))
 
-    def _tokens_for_heads(self, out: Tensor) -> Tensor:
-        """[rows of the Ulysses group, its heads, head_dim] -> [rows, heads, head_dim]."""
-        degree = self.plan.ulysses
-        if degree == 1:
-            return out
-        return self._exchange(out.unflatten(0, (degree, -1)).contiguous()).movedim(0, 1).flatten(1, 2)
+    def _tokens_for_heads(self, out: Tensor, used: Tensor) -> Tensor:
+        """[rows of the Ulysses group, its heads, head_dim] -> [rows, heads, head_dim].
 
-    def _exchange(self, send: Tensor) -> Tensor:
-        received = torch.empty_like(send)
+        What comes is received in the memory of `used`, which has room for it and is needed no more: whatever read it
+        is before the exchange on this rank's stream, and nothing of it is handed out.
+        """
+        send = out.unflatten(0, (self.plan.ulysses, -1)).contiguous()
+        received = self._exchange(send, used.flatten()[: send.numel()].view_as(send))
+        return received.movedim(0, 1).flatten(1, 2)
+
+    def _exchange(self, send: Tensor, received: Tensor) -> Tensor:
         dist.all_to_all_single(received, send, group=self._groups.ulysses)
         self._count(send[0], self.plan.ulysses - 1)
         return received
 
     def _ring(self, q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
-        """Each group's keys and values visit every rank; the next ones travel while these are attended to."""
+        """Each group's keys and values visit every rank; the next ones travel while these are attended to.
+
+        Two buffers take turns: what is received next goes where the ones lie that were sent and attended to last, after
+        both is over, on this rank's stream too.
+        """
         ring, softmax = self.plan.ring, OnlineSoftmax()
         here = torch.stack((k, v))
+        coming = torch.empty_like(here)
         for step in range(ring):
-            coming = torch.empty_like(here) if step + 1 < ring else None
-            travelling = self._pass_on(here, coming) if coming is not None else []
+            travelling = self._pass_on(here, coming) if step + 1 < ring else []
             valid = self.plan.valid_tokens((self._ring_index - step) % ring)
             if valid:
                 softmax.add(*attention.with_lse(q, here[0, :valid], here[1, :valid]))
             for work in travelling:
                 work.wait()
-            if coming is not None:
-                here = coming
+            here, coming = coming, here
         return softmax.result(q.dtype)
 
     def _pass_on(self, here: Tensor, coming: Tensor) -> list[dist.Work]:

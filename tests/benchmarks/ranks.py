@@ -60,7 +60,7 @@ GPUS = (
 HIDDEN_PASSES = 14
 """Reads and writes of the tokens [L, dim] in each layer that no product or attention hides."""
 PACKING_PASSES = 8
-"""More of them with several ranks: q, k, v side by side, in the order of sending, and the result back in its own."""
+"""More of them with several ranks: q, k, v to where they are sent from, and the result back in its own order."""
 COLOUR_PASSES = 25
 SPEECH_S = 0.040
 """Loudness, speech encoder, their launches: by rank 0, while the others wait."""
