@@ -2,11 +2,11 @@
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
-from engine.generators.flashtalk import feature_cache
-from engine.generators.flashtalk.generator import FlashTalkGenerator
-from engine.portrait.load import load_portrait
+from engine.generators.flashtalk import feature_cache  # noqa: E402
+from engine.generators.flashtalk.generator import FlashTalkGenerator  # noqa: E402
+from engine.portrait.load import load_portrait  # noqa: E402
 
 
 @pytest.fixture
@@ -61,3 +61,16 @@ def make(tiny_checkpoint, portrait, rig, own_folders):
     yield make
     for generator in made:
         generator.close()
+
+
+@pytest.fixture(scope="session")
+def tiny(fixture_module):
+    """A tiny transformer, and a plain one to compare it with."""
+    return fixture_module("tiny_dit")
+
+
+@pytest.fixture
+def no_gradients():
+    """As in use."""
+    with torch.no_grad():
+        yield
