@@ -334,5 +334,6 @@ class BroadcastController(QObject):
 def _of_whole_session(settings: AppSettings) -> tuple[object, ...]:
     """What cannot change while it runs."""
     return (
-        settings.canvas, settings.fps, settings.has_noise_suppression, settings.generator, settings.generator_options
+        settings.canvas, settings.fps, settings.has_noise_suppression, settings.is_adaptive, settings.generator,
+        settings.generator_options,
     )  # fmt: skip

@@ -23,6 +23,7 @@ class AppSettings:
     gate_dbfs: int = -50
     is_push_to_talk: bool = False
     has_noise_suppression: bool = False
+    is_adaptive: bool = True
     has_voice_out: bool = False
     voice_out: str = ""
     voice_out_host: str = ""

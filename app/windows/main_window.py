@@ -12,6 +12,7 @@ from app.widgets.device_picker import DevicePicker
 from app.widgets.level_meter import LevelMeter
 from app.widgets.portrait_gallery import PortraitGallery
 from app.widgets.preview_view import PreviewView
+from app.widgets.status_note import StatusNote
 
 _SYMBOL_PX, _LARGE_SYMBOL_PX, _GAP_PX = 18, 22, 5
 
@@ -89,7 +90,7 @@ class MainWindow(QMainWindow):
         self.state_label = QLabel("Starting...")
         self.state_label.setObjectName("label")
         self.stats_label = self._dim("")
-        self.stats_label.setWordWrap(True)
+        self.quality_note = StatusNote(colours)
 
     def _button(self, text: str, symbol: str, name: str, tip: str) -> QPushButton:
         button = QPushButton(text)
@@ -175,6 +176,7 @@ class MainWindow(QMainWindow):
         texts.setSpacing(2)
         texts.addWidget(self.state_label)
         texts.addWidget(self.stats_label)
+        texts.addWidget(self.quality_note)
         row.addLayout(texts, 1)
         row.addWidget(self.start_button)
         return card
@@ -190,7 +192,7 @@ class MainWindow(QMainWindow):
     def set_colours(self, colours: Palette) -> None:
         """Follow the theme."""
         self._colours = colours
-        for widget in (self.banner, self.gallery, self.preview, self.meter):
+        for widget in (self.banner, self.gallery, self.preview, self.meter, self.quality_note):
             widget.set_colours(colours)
         for button, symbol in self._icons:
             self._set_icon(button, symbol, colours.text)

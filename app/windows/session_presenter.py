@@ -12,6 +12,7 @@ from app.controllers.microphone import ABSENT, LOST
 from app.engine_client.client import EngineClient
 from app.engine_client.preview_reader import PreviewReader
 from app.windows.main_window import MainWindow
+from app.windows.quality import pace_words, show_quality
 from engine.protocol import messages as m
 
 _STATES = {
@@ -23,7 +24,9 @@ _IDLE_TEXT = "No picture yet."
 _SILENT = "window.silent"
 _ALL_ZERO, _NOTHING_DBFS = "microphone.all_zero", -119.0
 _UNSENT = "Choose where your voice goes if the call should hear it in step with the picture."
-_KINDS = {"microphone.back": "info", "doctor.fixed": "info", "quality.raised": "info"}
+_KINDS = {"microphone.back": "info", "doctor.fixed": "info"}
+_SHOWN_BESIDE = ("quality.lowered", "quality.raised")
+"""What a note in the window shows for as long as it is the case."""
 _REMEDIES = {
     "microphone.none": "Connect one and press F5.", "microphone.missing": "Connect it and press F5, or choose another.",
 }  # fmt: skip
@@ -91,9 +94,12 @@ class SessionPresenter(QObject):
         self._reader.close()
         self._window.preview.set_waiting(text)
         self._window.stats_label.setText("")
+        self._window.quality_note.clear()
         self._window.meter.set_level(-120.0, -120.0)
 
     def _on_notice(self, event: m.Noticed) -> None:
+        if event.reason.code in _SHOWN_BESIDE:
+            return
         self.tell("error" if event.is_error else _KINDS.get(event.reason.code, "warn"), event.reason)
         if event.reason.code == "engine.version":
             self._state_text = "The engine cannot be used"
@@ -136,7 +142,9 @@ class SessionPresenter(QObject):
         sync = "" if offset is None else f"   lip sync {offset:+.0f} ms"
         w.stats_label.setText(
             f"{event.fps:.1f} fps   {event.delay_ms:.0f} ms behind you{sync}   {event.dropped} dropped"
+            f"{pace_words(event.quality)}"
         )
+        show_quality(w.quality_note, event.quality)
         w.voice_label.setText(self._voice_words(event.delay_ms))
 
     def _voice_words(self, delay_ms: float) -> str:

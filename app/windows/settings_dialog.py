@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Signal
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import (
     QCheckBox,
@@ -10,10 +10,13 @@ from PySide6.QtWidgets import (
     QComboBox,
     QDialog,
     QFormLayout,
+    QFrame,
     QHBoxLayout,
     QLabel,
     QPushButton,
+    QScrollArea,
     QVBoxLayout,
+    QWidget,
 )
 
 from app.settings.schema import CHOICES, AppSettings
@@ -24,6 +27,23 @@ _WORDS = {
     "system": "As the system", "light": "Light", "dark": "Dark", 25: "25 per second", 30: "30 per second",
     "1280x720": "1280 x 720 (recommended)",
 }  # fmt: skip
+
+_SWITCHES = (
+    (
+        "Lower the quality while the computer is too slow", "is_adaptive",
+        "The window says when it does, and why. Otherwise frames are left out.",
+    ),
+    ("Noise suppression for the lips", "has_noise_suppression", ""),
+    ("Push-to-talk: silent unless Space is held", "is_push_to_talk", ""),
+    (
+        "Mirror what others see", "is_output_mirrored",
+        "Call programs mirror only your own view of yourself; others see you the right way round.",
+    ),
+)  # fmt: skip
+_BARS_PX = 60
+"""Room on the screen for what systems put around a window."""
+_INDENT_PX = 34
+"""A note stands below its switch's text."""
 
 
 class SettingsDialog(QDialog):
@@ -37,27 +57,46 @@ class SettingsDialog(QDialog):
         super().__init__(parent)
         self.setWindowTitle("Settings")
         self._boxes: dict[str, QComboBox] = {}
-        self.resize(540, 620)
+        self._use = settings.use
+        self.resize(560, min(780, self.screen().availableGeometry().height() - _BARS_PX))
         title = QLabel("Settings")
         title.setObjectName("title")
+        inside = QWidget()
+        inside.setObjectName("root")
+        rows = QVBoxLayout(inside)
+        rows.setContentsMargins(0, 0, 8, 0)
+        rows.setSpacing(16)
+        rows.addLayout(self._form(settings, cameras))
+        rows.addLayout(self._switches(settings))
+        rows.addStretch(1)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        scroll.setWidget(inside)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(24, 24, 16, 24)
+        column.setSpacing(16)
+        column.addWidget(title)
+        column.addWidget(scroll, 1)
+        column.addLayout(self._buttons())
+        self.show_offers(offers)
+
+    def _form(self, settings: AppSettings, cameras: list) -> QFormLayout:
         form = QFormLayout()
         form.setSpacing(12)
         form.addRow("Appearance", self._choice("theme", settings.theme))
         self.use_box = QComboBox()
         self.use_box.setAccessibleName("Made for")
         self.use_box.activated.connect(self._on_use)
-        self.use_note = QLabel()
-        self.use_note.setObjectName("dim")
-        self.use_note.setWordWrap(True)
+        self.use_note = _note("")
         self.measure_button = QPushButton("Measure this computer...")
         self.measure_button.setAutoDefault(False)
         self.measure_button.setToolTip("Finds the best settings for each use; up to two minutes, the picture pauses")
         self.measure_button.clicked.connect(self._on_measure)
-        self._use = settings.use
         form.addRow("Made for", self.use_box)
         form.addRow("", self.use_note)
         form.addRow("", self.measure_button)
-        self.show_offers(offers)
         form.addRow("Picture size", self._choice("canvas", settings.canvas))
         form.addRow("Frame rate", self._choice("fps", settings.fps))
         form.addRow("Around the portrait", self._choice("fill", settings.fill))
@@ -68,37 +107,32 @@ class SettingsDialog(QDialog):
         form.addRow("Colour", self.colour_button)
         form.addRow("Virtual camera", self._cameras(settings, cameras))
         form.addRow("Noise gate", self._gate(settings))
-        talk = self._box("Push-to-talk: silent unless Space is held", "is_push_to_talk", settings.is_push_to_talk)
-        mirror = QCheckBox("Mirror what others see")
-        mirror.setChecked(settings.is_output_mirrored)
-        mirror.toggled.connect(lambda on: self.changed.emit({"is_output_mirrored": on}))
-        note = QLabel("Call programs mirror only your own view of yourself; others see you the right way round.")
-        note.setObjectName("dim")
-        note.setWordWrap(True)
+        return form
+
+    def _switches(self, settings: AppSettings) -> QVBoxLayout:
+        """What is on or off, each with what it means where that is not plain."""
+        column = QVBoxLayout()
+        column.setSpacing(4)
+        for text, field, note in _SWITCHES:
+            column.addWidget(self._box(text, field, getattr(settings, field)))
+            if note:
+                label = _note(note)
+                label.setContentsMargins(_INDENT_PX, 0, 0, 6)
+                column.addWidget(label)
+        return column
+
+    def _buttons(self) -> QHBoxLayout:
+        self.doctor_button = QPushButton("Check this computer...")
+        self.doctor_button.setAutoDefault(False)
+        self.doctor_button.clicked.connect(self.doctor_asked)
         close = QPushButton("Close")
         close.setDefault(True)
         close.clicked.connect(self.accept)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(24, 24, 24, 24)
-        column.setSpacing(16)
-        column.addWidget(title)
-        column.addLayout(form)
-        column.addWidget(
-            self._box("Noise suppression for the lips", "has_noise_suppression", settings.has_noise_suppression)
-        )
-        column.addWidget(talk)
-        column.addWidget(mirror)
-        column.addWidget(note)
-        column.addStretch(1)
-        doctor = QPushButton("Check this computer...")
-        doctor.setAutoDefault(False)
-        doctor.clicked.connect(self.doctor_asked)
-        self.doctor_button = doctor
         row = QHBoxLayout()
-        row.addWidget(doctor)
+        row.addWidget(self.doctor_button)
         row.addStretch(1)
         row.addWidget(close)
-        column.addLayout(row)
+        return row
 
     def _choice(self, field: str, value: object) -> QComboBox:
         box = QComboBox()
@@ -201,3 +235,10 @@ class SettingsDialog(QDialog):
         if colour.isValid():
             self.colour_button.setText(colour.name())
             self.changed.emit({"colour": colour.name()})
+
+
+def _note(text: str) -> QLabel:
+    label = QLabel(text)
+    label.setObjectName("dim")
+    label.setWordWrap(True)
+    return label

@@ -43,6 +43,10 @@ FINDINGS = [
         code="camera.not_loaded", fix="command", command="sudo modprobe v4l2loopback",
     ),
 ]  # fmt: skip
+LOWERED = m.QualityStats(
+    step="3 steps", kind="economy", changes=1, chunk_ms=980.4, budget_ms=1120.0, margin_ms=40.0,
+    reason="The computer is too slow for full quality: flashtalk goes on with 3 steps.",
+)  # fmt: skip
 FAULT = m.Reason(code="session.internal", message="The session ended because of an internal error in its pacer part.")
 
 
@@ -232,6 +236,16 @@ class FakeEngine:
 
     def cue_stats(self) -> None:
         emit(m.Stats(fps=25.0, delay_ms=120.0, av_offset_ms=-3.0, level_dbfs=-20.0, peak_dbfs=-12.0, is_speaking=True))
+
+    def cue_lowered(self) -> None:
+        emit(m.Noticed(reason=m.Reason(code="quality.lowered", message=LOWERED.reason, hint="Close other programs.")))
+        emit(m.Stats(fps=25.0, delay_ms=120.0, quality=LOWERED))
+
+    def cue_raised(self) -> None:
+        sentence = "The computer keeps up again: flashtalk goes on with full quality."
+        emit(m.Noticed(reason=m.Reason(code="quality.raised", message=sentence)))
+        now = m.QualityStats(reason=sentence, changes=2, chunk_ms=900.0, budget_ms=1120.0)
+        emit(m.Stats(fps=25.0, delay_ms=120.0, quality=now))
 
     def cue_back(self) -> None:
         for code, is_error in (("microphone.lost", True), ("microphone.back", False)):

@@ -47,6 +47,16 @@ def test_a_camera_is_one_change(qtbot, application, commands):
     assert (chosen.device, chosen.backend) == ("/dev/video7", "v4l2")
 
 
+def test_quality_that_stays_as_chosen_is_kept_and_begins_the_session_anew(qtbot, application, commands):
+    """Given up in the middle of a session, what was lowered would stay so: it begins at its best."""
+    (box,) = [box for box in application.presenter.dialog.findChildren(QCheckBox) if "too slow" in box.text()]
+    assert box.isChecked() and commands.of(m.Start)[-1].settings.adaptive
+    qtbot.keyClick(box, Qt.Key.Key_Space)
+    assert not application.store.settings.is_adaptive
+    qtbot.waitUntil(lambda: len(commands.of(m.Start)) == 2)
+    assert not commands.of(m.Start)[-1].settings.adaptive
+
+
 def test_return_closes_the_page_and_opens_no_colours(qtbot, application):
     dialog = application.presenter.dialog
     qtbot.keyClick(dialog, Qt.Key.Key_Return)
