@@ -23,20 +23,25 @@ from engine.generators.flashtalk.models import (
     are_loaded,
     choose_device,
     image_features,
+    image_key,
     load_models,
     text_features,
+    text_key,
 )
 from engine.generators.flashtalk.noise import SeededNoise
 from engine.generators.flashtalk.options import STEPS, FlashTalkOptions, find_checkpoint, takes_flashtalk_options
 from engine.generators.flashtalk.placement import Storage
 from engine.generators.flashtalk.portrait_tensor import cover_and_crop, to_unit_range
 from engine.generators.flashtalk.sampler import Schedules
+from engine.generators.flashtalk.set_up_cache import Inputs, SetUpCache
 from engine.generators.flashtalk.small_decoder import SmallDecoder, load_small_decoder
 from engine.generators.flashtalk.speech_buffer import SpeechBuffer
 from engine.generators.flashtalk.stages import AUDIO, NOT_MEASURED, ChunkTimes, Stages, StageTimes
-from engine.generators.flashtalk.stream import FlashTalkStream, make_anchor, to_bytes
+from engine.generators.flashtalk.stream import FlashTalkStream, anchor_in_pieces, to_bytes
+from engine.generators.flashtalk.transformer import DiT, SetUp
 from engine.generators.flashtalk.watch import Look, collapse_of, look_of
 from engine.generators.flashtalk.weights import precision_for
+from engine.generators.pieces import Piece, Pieces, made_at_once
 from engine.media import SAMPLE_RATE_HZ, AudioChunk, Notice, Portrait
 from engine.model_store.checkpoint import CheckpointReport
 from engine.parallel.group import LocalGroup, SequenceGroup
@@ -124,19 +129,51 @@ class FlashTalkGenerator:
         """Keep on disk what `prepare` will look for there: rank 0 does this alone, beside a stream that runs."""
         report, device = self._examine()
         pixels = to_unit_range(cover_and_crop(portrait.image, self._shape.height, self._shape.width))
-        text_features(report, self._options.prompt, device, progress)
-        image_features(report, pixels, portrait.digest, device, progress)
+        kept = self._kept(report, portrait.digest, device)
+        kept.find()
+        if not kept.has_text:
+            text_features(report, self._options.prompt, device, progress)
+        if not kept.has_image:
+            image_features(report, pixels, portrait.digest, device, progress)
 
     @torch.no_grad()
     def prepare(self, portrait: Portrait, size: tuple[int, int], progress: Progress) -> list[Notice]:
         """Check the files, encode prompt and portrait, load the model; see `Generator.prepare`."""
+        return made_at_once(self.prepare_in_pieces(portrait, size, progress))
+
+    def prepare_in_pieces(self, portrait: Portrait, size: tuple[int, int], progress: Progress) -> Pieces[list[Notice]]:
+        """`prepare`; after each piece the device has finished it, so that a chunk that is next need not wait for it."""
+        pieces = self._prepared_in_pieces(portrait, progress)
+        while True:
+            try:
+                with torch.no_grad():
+                    piece = next(pieces)
+                    self._settle()
+            except StopIteration as end:
+                return end.value
+            yield piece
+
+    def _settle(self) -> None:
+        if self._models is not None and self._models.device.type == "cuda":
+            torch.cuda.synchronize(self._models.device)
+
+    def _prepared_in_pieces(self, portrait: Portrait, progress: Progress) -> Pieces[list[Notice]]:
+        yield Piece(name="files", is_alone=True)
         progress.update("checkpoint", 0, 1)
         report, device = self._examine()
         picture = cover_and_crop(portrait.image, self._shape.height, self._shape.width)
         pixels = to_unit_range(picture)
-        text = self._from_first(lambda: text_features(report, self._options.prompt, device, progress), device)
-        image = self._from_first(lambda: image_features(report, pixels, portrait.digest, device, progress), device)
+        yield Piece(name="features", is_slow=True)
+        kept = self._kept(report, portrait.digest, device, self._ranks)
+        kept.find()
+        text = image = None
+        if not kept.has_text:
+            text = self._from_first(lambda: text_features(report, self._options.prompt, device, progress), device)
+        if not kept.has_image:
+            image = self._from_first(lambda: image_features(report, pixels, portrait.digest, device, progress), device)
+            image = image.squeeze(0)
         options = self._options
+        yield Piece(name="models", is_slow=True)
         models = load_models(
             report,
             device,
@@ -147,7 +184,7 @@ class FlashTalkGenerator:
             storage=self._storage,
         )
         progress.update("portrait", 0, 1)
-        refused = self._begin(models, pixels.to(device), text, image)
+        refused = yield from self._begin(models, pixels.to(device), text, image)
         self._picture = self._good = picture
         self._fingerprint = content_key(*map(weights_key, (*report.transformer_files, report.vae)))
         progress.update("portrait", 1, 1)
@@ -162,7 +199,7 @@ class FlashTalkGenerator:
         """`prepare` with models and features that are at hand: `portrait` [1, 3, 1, H, W] in [-1, 1]. Whatever they
         make is continued from, because random weights make no picture that could be told from a collapsed one."""
         self._is_watched = False
-        refused = self._begin(models, portrait, text, image)
+        refused = made_at_once(self._begin(models, portrait, text, image))
         self._picture = self._good = to_bytes(portrait)[0].cpu().numpy()
         return [*models.notices, *_refused_notices(models, refused)]
 
@@ -190,15 +227,14 @@ class FlashTalkGenerator:
         streamed = streamed_blocks(demand, free_bytes(device), options.offload)
         return Storage(precision=options.precision, offload=options.offload, streamed=streamed, sharers=world)
 
-    def _begin(self, models: Models, portrait: Tensor, text: Tensor, image: Tensor) -> str:
+    def _begin(self, models: Models, portrait: Tensor, text: Tensor, image: Tensor) -> Pieces[str]:
         """Why steps do not run from a graph although they should; usually nothing."""
+        self._models = models
         shape, group = self._shape, self._sequence_group(models.dit.config.num_heads)
-        anchor = make_anchor(portrait, models.vae, shape, self._bands)
-        # All that there are, whatever was chosen: the same tables then, to the last bit, for every choice.
-        schedules = Schedules(STEPS)
-        conditions = models.dit.stream_conditions(
-            text, image.squeeze(0), anchor.y, schedules.table.to(models.device), group
-        )
+        anchor = yield from anchor_in_pieces(portrait, models.vae, shape, self._bands)
+        yield Piece(name="conditions")
+        conditions = models.dit.conditions_from(set_up(models.dit, group), anchor.y, group)
+        yield Piece(name="stream")
         self._noise = SeededNoise(self._seed, shape.latent, models.device)
         self._stream = FlashTalkStream(
             dit=models.dit,
@@ -206,7 +242,7 @@ class FlashTalkGenerator:
             conditions=conditions,
             anchor=anchor,
             shape=shape,
-            schedules=schedules,
+            schedules=Schedules(STEPS),
             noise=self._noise,
             group=group,
             attention=models.attention,
@@ -220,7 +256,7 @@ class FlashTalkGenerator:
         self._host = HostCopies(models.device, self._bands, models.kernels)
         own_rows = portrait if self._bands is None else self._bands.crop(portrait)
         self._look = look_of(self._host.look_numbers(own_rows))
-        self._models, self._group = models, group
+        self._group = group
         # A graph would copy the same blocks to the same places whatever is there.
         if models.streamer is not None or not wants_graphs(self._options.graphs, models.device):
             return ""

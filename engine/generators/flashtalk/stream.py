@@ -19,6 +19,7 @@ from engine.generators.flashtalk.small_decoder import SmallDecoder
 from engine.generators.flashtalk.stages import COLOUR, COPY, DECODE, NOT_MEASURED, REENCODE, Stages, step_stage
 from engine.generators.flashtalk.transformer import ChunkConditions, DiT, StreamConditions
 from engine.generators.flashtalk.vae import Vae
+from engine.generators.pieces import Piece, Pieces, made_at_once
 from engine.parallel.group import Attention, SequenceGroup
 from engine.parallel.tiles import RowBands
 
@@ -41,8 +42,17 @@ def make_anchor(portrait: Tensor, vae: Vae, shape: StreamShape, bands: RowBands 
 
     The VAE is causal, so the first latent frame is the portrait's own and no second encoding is needed for it.
     """
-    video = F.pad(portrait, (0, 0, 0, 0, 0, shape.frames - 1))
-    latents = vae.encode(video, tiles=bands)
+    return made_at_once(anchor_in_pieces(portrait, vae, shape, bands))
+
+
+def anchor_in_pieces(portrait: Tensor, vae: Vae, shape: StreamShape, bands: RowBands | None = None) -> Pieces[Anchor]:
+    """`make_anchor`, of which each latent frame is a piece; ranks meet in every one."""
+    parts: list[Tensor] = []
+    groups = vae.encode_groups(F.pad(portrait, (0, 0, 0, 0, 0, shape.frames - 1)), tiles=bands)
+    for _ in range(shape.latent[1]):
+        yield Piece(name="portrait")
+        parts.append(next(groups))
+    latents = torch.cat(parts, dim=1)
     latents = latents if bands is None else bands.agree(latents)
     mask = torch.zeros_like(latents[:MASK_CHANNELS])
     mask[:, 0] = 1.0

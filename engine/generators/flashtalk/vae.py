@@ -53,11 +53,15 @@ class Vae(nn.Module):
         They are the posterior's mean (never a sample), normalised, in float32 or wider. The first frame goes alone,
         then four at a time, which bounds memory. Raises ValueError for other shapes.
         """
+        return torch.cat(list(self.encode_groups(video, tiles=tiles)), dim=1)
+
+    def encode_groups(self, video: Tensor, *, tiles: SpatialTiles | None = None) -> Iterator[Tensor]:
+        """The same latents one frame at a time, [16, 1, H/8, W/8], each computed when it is asked for."""
         stream = self.encode_stream(tiles=tiles)
         if video.shape[2] % FRAMES_PER_LATENT != 1:
             raise ValueError(f"a video has 4k + 1 frames, not {video.shape[2]}")
-        groups = video.split([1] + [FRAMES_PER_LATENT] * ((video.shape[2] - 1) // FRAMES_PER_LATENT), dim=2)
-        return torch.cat([stream.push(group) for group in groups], dim=1)
+        for group in video.split([1] + [FRAMES_PER_LATENT] * ((video.shape[2] - 1) // FRAMES_PER_LATENT), dim=2):
+            yield stream.push(group)
 
     def decode(self, latents: Tensor, *, tiles: SpatialTiles | None = None) -> Iterator[Tensor]:
         """Frames of normalised `latents` [16, T, h, w], as soon as they are done: [1, 3, 1, 8h, 8w], then 4 at a time.
