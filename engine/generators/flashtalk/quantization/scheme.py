@@ -49,8 +49,7 @@ def quantize_tokens(x: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
     scales = torch.empty(len(x), 1, dtype=torch.float32, device=x.device)
     for start in range(0, len(x), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
-        part = rotated(x[rows]) if scheme.is_rotated else x[rows]
-        whole[rows], scales[rows] = _quantize_rows(part, scheme)
+        scales[rows] = _quantize_rows(rotated(x[rows]) if scheme.is_rotated else x[rows], whole[rows])
     return whole, scales
 
 
@@ -88,26 +87,42 @@ def block_width(width: int) -> int:
 
 
 @lru_cache(maxsize=16)
+def rotation_signs(size: int, device: torch.device) -> Tensor:
+    """The signs [size] of a rotation of blocks that wide, in float32: turning is to multiply by them, then by
+    Sylvester's matrix, then by the inverse root of the size."""
+    with torch.inference_mode(False):
+        return torch.tensor(_signs(size), device=device)
+
+
+def _signs(size: int) -> list[float]:
+    bits = "".join(f"{byte:08b}" for byte in hashlib.sha256(b"standin").digest())
+    return [1.0 if bit == "1" else -1.0 for bit in bits[:size]]
+
+
+@lru_cache(maxsize=16)
 def _rotation(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Signs times Sylvester's Hadamard matrix ([[H, H], [H, -H]], divided by the square root of its size).
 
     Without the signs a common offset of all channels, such as GELU leaves, would gather in the first of a block.
     """
-    bits = "".join(f"{byte:08b}" for byte in hashlib.sha256(b"standin").digest())
-    signs = [1.0 if bit == "1" else -1.0 for bit in bits[:size]]
     with torch.inference_mode(False):  # made once, used under either mode
         matrix = torch.ones(1, 1)
         while len(matrix) < size:
             matrix = torch.cat((torch.cat((matrix, matrix), 1), torch.cat((matrix, -matrix), 1)))
-        return (torch.tensor(signs).unsqueeze(1) * matrix / size**0.5).to(device, dtype)
+        return (torch.tensor(_signs(size)).unsqueeze(1) * matrix / size**0.5).to(device, dtype)
 
 
-def _quantize_rows(x: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
+def _quantize_rows(x: Tensor, out: Tensor) -> Tensor:
+    """Fills `out` and gives the scales. Written so that few wide copies are read and written in between."""
+    largest_step = _LARGEST[out.dtype]
     low, high = torch.aminmax(x, dim=-1, keepdim=True)
     largest = torch.maximum(high, -low).float()
     # Rows of zeros keep a scale that can be divided by.
-    scales = (largest / scheme.largest).clamp_(min=torch.finfo(torch.float32).tiny)
-    steps = (x.float() / scales).clamp_(-scheme.largest, scheme.largest)
-    if not scheme.dtype.is_floating_point:
-        steps = steps.round_()
-    return steps.to(scheme.dtype), scales
+    scales = (largest / largest_step).clamp_(min=torch.finfo(torch.float32).tiny)
+    # At most a few roundings of float32 above the largest, which becomes the largest in both formats.
+    steps = x / scales
+    out.copy_(steps if out.is_floating_point() else steps.round_())
+    return scales
+
+
+_LARGEST = {scheme.dtype: scheme.largest for scheme in SCHEMES.values()}
