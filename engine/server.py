@@ -17,6 +17,7 @@ from engine.audio.hotplug import devices_now
 from engine.audio.virtual_microphone import virtual_microphone_label
 from engine.errors import ProtocolError, StandinError, UsageError
 from engine.generators.factory import describe_portrait, generator_names, handles_text
+from engine.model_store.downloads import Downloads
 from engine.portrait.annotations import store_annotation
 from engine.portrait.load import load_portrait
 from engine.protocol.codec import MAX_LINE_BYTES, decode_command, encode, reason_of
@@ -27,6 +28,7 @@ from engine.protocol.messages import (
     AnyCommand,
     ApplyFix,
     DevicesListed,
+    DownloadModel,
     Event,
     Examination,
     Examine,
@@ -36,6 +38,7 @@ from engine.protocol.messages import (
     ListDevices,
     Noticed,
     Ping,
+    PlanModel,
     PortraitAnalysed,
     Progressed,
     Reason,
@@ -53,6 +56,7 @@ from engine.protocol.messages import (
     StartRecording,
     Stats,
     Stop,
+    StopDownload,
     StopRecording,
     StoreHandles,
     SyncTest,
@@ -68,7 +72,8 @@ _LAST_WORDS_S = 1.0
 _OUR_OWN = -1
 """Id of commands that the server gives itself; nobody waits for a reply."""
 
-_QUICK = (Ping, SetMuted, SetTalking, Shutdown)
+_QUICK = (Ping, SetMuted, SetTalking, Shutdown, PlanModel, DownloadModel, StopDownload)
+"""What takes no time, or begins what does; in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +85,9 @@ class _Ended:
 
 
 class Server:
-    """Reads commands until the end of input, executes them in order on a thread of their own (muting, talking and
-    shutting down at once), and answers each with exactly one reply. `serve` returns the process's exit status."""
+    """Reads commands until the end of input, executes them in order on a thread of their own (muting, talking,
+    downloads and shutting down at once), and answers each with exactly one reply. `serve` returns the process's exit
+    status."""
 
     def __init__(self, commands: BinaryIO, events: BinaryIO, *, exit_now: Callable[[int], object] = os._exit) -> None:
         self._exit_now = exit_now
@@ -89,6 +95,7 @@ class Server:
         self._writer = LineWriter(events)
         self._broadcast: Broadcast | None = None
         self._sync_test: sync_test.SyncTest | None = None
+        self._downloads = Downloads(self.emit)
         self._work: queue.Queue[AnyCommand | _Ended | None] = queue.Queue()
         self._is_leaving = threading.Event()
         self._handlers: dict[type, Callable] = {
@@ -112,6 +119,9 @@ class Server:
             StoreHandles: self._store_handles,
             Examine: lambda c: self._beside("doctor", self._examine),
             ApplyFix: self._apply_fix,
+            PlanModel: lambda c: self._downloads.plan(c.name),
+            DownloadModel: lambda c: self._downloads.begin(c.name),
+            StopDownload: lambda c: self._downloads.stop(),
             Ping: lambda c: None,
             Shutdown: lambda c: self._leave(),
         }
@@ -279,6 +289,7 @@ class Server:
     def _leave(self) -> None:
         if not self._is_leaving.is_set():
             self._is_leaving.set()
+            self._downloads.stop()
             self._cancel()
             self._work.put(None)
 

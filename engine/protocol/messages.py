@@ -180,11 +180,30 @@ class ApplyFix(Command, tag="apply_fix"):
     code: str
 
 
+class PlanModel(Command, tag="plan_model"):
+    """Look up what a download of the model `name`, and of what it needs, would fetch. Replied to at once, answered by
+    `ModelPlanned`."""
+
+    name: str
+
+
+class DownloadModel(Command, tag="download_model"):
+    """Fetch it; what an earlier download left is gone on with. The user has agreed to the licences of `ModelPlanned`.
+    Replied to at once, refused while another download runs; `ModelProgressed`, then `ModelDownloaded`. A session goes
+    on beside."""
+
+    name: str
+
+
+class StopDownload(Command, tag="stop_download"):
+    """End a download soon, if one runs; what has arrived is kept. `ModelDownloaded` follows."""
+
+
 AnyCommand = Union[
     Start, Stop, Shutdown, Ping, SetPortrait, SetSource, SetCamera, SetVoiceOut, SetCanvas, SetMuted,
     SetTalking, SetSound, StartRecording, StopRecording, TakeSnapshot, ListDevices, AnalysePortrait, StoreHandles,
     SyncTest,
-    Examine, ApplyFix,
+    Examine, ApplyFix, PlanModel, DownloadModel, StopDownload,
 ]  # fmt: skip
 
 
@@ -416,6 +435,48 @@ class Examined(Event, tag="examined"):
     findings: list[Examination]
 
 
+class ModelPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One model of a download: `licence` is as its publisher names it (empty where none is named), `page` where a
+    person reads it, `missing_bytes` what of `size_bytes` is still to be fetched."""
+
+    name: str
+    title: str
+    licence: str
+    page: str
+    size_bytes: int
+    missing_bytes: int
+
+
+class ModelPlanned(Event, tag="model_planned"):
+    """What a download of `name` would fetch into `folder`: no parts where everything is there. `error` says why that
+    could not be found out."""
+
+    name: str
+    parts: list[ModelPart] = []
+    folder: str = ""
+    missing_bytes: int = 0
+    free_bytes: int = 0
+    error: Reason | None = None
+
+
+class ModelProgressed(Event, tag="model_progressed"):
+    """How far a download is, some times a second. `stage` is "look up", "download", or "waiting" while another Standin
+    fetches the same; sizes are those of all parts, what was there already included."""
+
+    name: str
+    stage: str
+    done_bytes: int
+    total_bytes: int
+
+
+class ModelDownloaded(Event, tag="model_downloaded"):
+    """A download has ended: all of it is there and agrees with what was published, or `error` says why not (its code
+    is "cancelled" after `StopDownload`)."""
+
+    name: str
+    error: Reason | None = None
+
+
 class Goodbye(Event, tag="goodbye"):
     """The engine's last line."""
 
@@ -425,7 +486,7 @@ class Goodbye(Event, tag="goodbye"):
 AnyEvent = Union[
     Hello, Reply, StateChanged, Progressed, Noticed, PreviewOpened, CameraChanged, VoiceOutChanged, RecordingChanged,
     Stats, DevicesListed, PortraitAnalysed, SyncMeasured, Goodbye,
-    Examined,
+    Examined, ModelPlanned, ModelProgressed, ModelDownloaded,
 ]  # fmt: skip
 
 
