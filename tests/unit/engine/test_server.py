@@ -21,13 +21,16 @@ from engine.protocol.messages import (
     ApplyFix,
     CameraDevice,
     DevicesListed,
+    DownloadModel,
     Examine,
     Examined,
     Goodbye,
     Hello,
     ListDevices,
+    ModelDownloaded,
     Noticed,
     Ping,
+    PlanModel,
     PortraitAnalysed,
     Progressed,
     Reason,
@@ -44,6 +47,7 @@ from engine.protocol.messages import (
     Start,
     StartRecording,
     Stop,
+    StopDownload,
     StopRecording,
     SyncMeasured,
     SyncTest,
@@ -473,6 +477,36 @@ def test_fix_is_applied_told_and_examined_again(rig, monkeypatch):
         assert (noticed.reason.code, noticed.is_error) == (code, is_error)
         assert rig.next(Examined).findings == []
     assert rig.ask(ApplyFix, code="camera.no_driver").code == "doctor.no_fix"
+
+
+class EndlessStore:
+    """A model store whose downloads end only when they are stopped."""
+
+    def download(self, name, progress):
+        while True:
+            progress.update("download", 1, 2, "B")
+            time.sleep(0.001)
+
+
+def test_download_holds_nothing_up_and_ends_when_it_is_told(rig):
+    rig.server._downloads._make_store = EndlessStore
+    assert rig.ask(DownloadModel, name="flashtalk-14b") is None
+    assert rig.ask(AnalysePortrait, portrait="none.png").code == "portrait.missing", "others go on"
+    assert rig.ask(DownloadModel, name="flashtalk-14b").code == "models.downloading"
+    assert rig.ask(Stop) is None, "that ends sessions, not this"
+    assert not any(isinstance(event, ModelDownloaded) for event in rig._seen)
+    assert rig.send(StopDownload) and rig.next(ModelDownloaded).error.code == "cancelled"
+
+
+def test_unknown_model_is_refused(rig):
+    assert rig.ask(DownloadModel, name="x").code == rig.ask(PlanModel, name="../x").code == "models.unknown"
+
+
+def test_leaving_ends_a_download(rig):
+    rig.server._downloads._make_store = EndlessStore
+    rig.ask(DownloadModel, name="flashtalk-14b")
+    rig.input.close()
+    rig.until(lambda: rig.server._downloads._stopping is None)
 
 
 @pytest.mark.parametrize(
