@@ -228,7 +228,7 @@ class FlashTalkGenerator:
         return Storage(precision=options.precision, offload=options.offload, streamed=streamed, sharers=world)
 
     def _begin(self, models: Models, portrait: Tensor, text: Tensor, image: Tensor) -> Pieces[str]:
-        """Why steps do not run from a graph although they should; usually nothing."""
+        """What does not run from a graph although it should; usually nothing."""
         self._models = models
         shape, group = self._shape, self._sequence_group(models.dit.config.num_heads)
         anchor = yield from anchor_in_pieces(portrait, models.vae, shape, self._bands)
@@ -260,7 +260,7 @@ class FlashTalkGenerator:
         # A graph would copy the same blocks to the same places whatever is there.
         if models.streamer is not None or not wants_graphs(self._options.graphs, models.device):
             return ""
-        return self._stream.record_steps(CudaRecorder(models.device))
+        return self._stream.record(CudaRecorder(models.device))
 
     def _small_decoder(self, models: Models) -> SmallDecoder | None:
         if self._options.decoder == "vae":
@@ -404,6 +404,6 @@ def _refused_notices(models: Models, graph: str) -> list[Notice]:
         message = f"Some fused kernels do not agree with their plain forms on this GPU and are not used: {names}."
         notices.append(Notice(code="flashtalk.kernels", message=message, hint=f"It works without them. {reasons}"))
     if graph:
-        message = f"The denoising steps run without a CUDA graph: {graph}."
+        message = f"No CUDA graph is used for {graph}."
         notices.append(Notice(code="flashtalk.graphs", message=message, hint="It works without one."))
     return notices

@@ -19,6 +19,7 @@ from engine.generators.flashtalk.small_decoder import SmallDecoder
 from engine.generators.flashtalk.stages import COLOUR, COPY, DECODE, NOT_MEASURED, REENCODE, Stages, step_stage
 from engine.generators.flashtalk.transformer import ChunkConditions, DiT, StreamConditions
 from engine.generators.flashtalk.vae import Vae
+from engine.generators.flashtalk.vae_graphs import RecordedDecoder, record_decoder
 from engine.generators.pieces import Piece, Pieces, made_at_once
 from engine.parallel.group import Attention, SequenceGroup
 from engine.parallel.tiles import RowBands
@@ -93,6 +94,7 @@ class FlashTalkStream:
         self._stepper = Stepper(dit, conditions, group, attention)
         self._color, self._strength = ColorMatch(anchor.portrait, kernels[COLOR_MATCH]), color_strength
         self._bands = bands
+        self._recorded: RecordedDecoder | None = None
         self._motion = anchor.motion
         self.stages: Stages = NOT_MEASURED
 
@@ -125,11 +127,19 @@ class FlashTalkStream:
 
         return velocity
 
-    def record_steps(self, recorder: Recorder) -> str:
-        """Run the steps of all chunks but the first from a graph. Why they will not be, empty if they will.
+    def record(self, recorder: Recorder) -> str:
+        """Run from graphs the steps of all chunks but the first, and decoding where it is of whole pictures by the VAE.
 
-        Takes a few steps' time; every rank calls it at the same point.
+        What will not although it should, and why; usually nothing. Takes the time of a few steps and of some latent
+        frames; every rank calls it at the same point.
         """
+        refused = {"the denoising steps": self._record_steps(recorder)}
+        # Ranks pass rows on in between; and the end of a video alone has another shape at every latent frame.
+        if self._bands is None and self._small is None:
+            self._recorded, refused["decoding"] = record_decoder(self._vae, self._anchor.motion, recorder)
+        return "; ".join(f"{what} ({why})" for what, why in refused.items() if why)
+
+    def _record_steps(self, recorder: Recorder) -> str:
         config, latents = self._dit.config, torch.randn(self._shape.latent, device=self._anchor.y.device)
         form = (config.audio_blocks, config.audio_channels)
         first = latents.new_zeros(1, config.audio_window, *form).normal_()
@@ -145,11 +155,11 @@ class FlashTalkStream:
         yield from self._from_vae(latents) if self._small is None else self._from_small(self._small, latents)
 
     def _from_vae(self, latents: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        bands, stages = self._bands, self.stages
+        stages = self.stages
         skip = keep = self._shape.motion_frames
         unused = min(skip, self._shape.frames - keep)  # neither shown nor kept, so nobody need see their colours
         tail: list[Tensor] = []
-        for raw in self._vae.decode(latents, tiles=None if bands is None else bands.for_decoding):
+        for raw in self._decoded(latents):
             stages.mark(DECODE)
             left_out = min(unused, raw.shape[2])
             raw, unused, skip = raw[:, :, left_out:], unused - left_out, skip - left_out
@@ -163,6 +173,11 @@ class FlashTalkStream:
                 yield raw[:, :, skipped:], matched[:, :, skipped:]
                 stages.mark(COPY)
         self._continue_from(torch.cat(tail, dim=2))
+
+    def _decoded(self, latents: Tensor) -> Iterator[Tensor]:
+        if self._recorded is not None:
+            return self._recorded.decode(latents)
+        return self._vae.decode(latents, tiles=None if self._bands is None else self._bands.for_decoding)
 
     def _from_small(self, decoder: SmallDecoder, latents: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """All frames leave before the VAE begins with the end of the chunk."""

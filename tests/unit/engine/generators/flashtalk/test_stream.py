@@ -256,6 +256,40 @@ def test_the_picture_depends_on_the_motion_before(models):
     assert not np.array_equal(line.chunk(), cut.chunk())
 
 
+# ----------------------------------------------------------------------------------- graphs
+
+
+def test_a_recorded_stream_is_the_same_stream(models, tape_recorder):
+    """Its frames as they leave the decoder, which are not to change afterwards; also after a chunk left halfway."""
+    plain, recorded = Line(models), Line(models)
+    assert recorded.stream.record(tape_recorder) == "" and tape_recorder.recorded == 3
+    for line in (plain, recorded):
+        line.stream._strength = 0.0
+    for _ in range(2):
+        assert np.array_equal(recorded.chunk(), plain.chunk())
+        assert torch.equal(recorded.stream.motion, plain.stream.motion)
+    latents = recorded.stream.chunk_latents(recorded.heard())
+    groups = recorded.stream.frames(latents)
+    first = next(groups)
+    kept = [part.clone() for part in first]
+    list(plain.stream.frames(latents))
+    assert len(list(groups)) == 1 and all(map(torch.equal, first, kept))
+    assert torch.equal(recorded.stream.motion, plain.stream.motion)
+    next(recorded.stream.frames(latents))
+    plain.reset()
+    recorded.reset()
+    assert np.array_equal(recorded.chunk(), plain.chunk())
+
+
+def test_bands_and_the_end_alone_are_decoded_as_they_are(models, tape_recorder):
+    """What ranks pass on to each other is not recorded, nor what is of another shape at every latent frame."""
+    for part in ("_bands", "_small"):
+        line = Line(models)
+        setattr(line.stream, part, object())
+        assert line.stream.record(tape_recorder) == "" and line.stream._recorded is None
+    assert tape_recorder.recorded == 2
+
+
 # ----------------------------------------------------------------------------------- the small decoder
 
 
