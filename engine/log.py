@@ -1,8 +1,9 @@
-"""One logging set-up for every process: warnings on standard error, everything in a rotated file."""
+"""One logging set-up for every process: warnings on standard error, everything (tracebacks, too) in a rotated file."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import logging.handlers
 import os
@@ -68,7 +69,7 @@ def set_up_logging(*, verbose: bool = False, folder: Path | None = None, name: s
     take_down_logging()
     console = _Console(sys.stderr)
     console.setLevel(logging.DEBUG if verbose else logging.WARNING)
-    console.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    console.setFormatter((logging.Formatter if verbose else _Brief)("%(levelname)s: %(message)s"))
     root.addHandler(console)
     if folder is not None:
         file = _PrivateFile(folder / f"{name}.log")
@@ -82,6 +83,16 @@ def take_down_logging() -> None:
     for handler in [handler for handler in root.handlers if isinstance(handler, (_Console, _PrivateFile))]:
         root.removeHandler(handler)
         handler.close()
+
+
+class _Brief(logging.Formatter):
+    """Without a traceback: that is for the file, and for those who ask for everything."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `Formatter.format`."""
+        record = copy.copy(record)
+        record.exc_info = record.exc_text = record.stack_info = None
+        return super().format(record)
 
 
 class _Console(logging.StreamHandler):

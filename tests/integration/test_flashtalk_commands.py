@@ -11,10 +11,12 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import deque
 from pathlib import Path
 
 import av
 import numpy as np
+import psutil
 import pytest
 import soundfile
 
@@ -79,6 +81,14 @@ def _frames(path: Path) -> np.ndarray:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
 
 
+def _first_and_last(path: Path) -> np.ndarray:
+    with av.open(str(path)) as file:
+        frames = file.decode(video=0)
+        first = next(frames)
+        last = deque(frames, maxlen=1).pop()
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in (first, last)])
+
+
 def _probed(path: Path) -> dict[str, int]:
     """Frames that were really decoded, by codec."""
     if shutil.which("ffprobe") is None:
@@ -111,23 +121,26 @@ def test_render_makes_the_same_clip_twice(picture_options, tmp_path):
 
 
 @pytest.mark.serial
-def test_live_shows_the_puppet_and_then_the_photographic_picture(picture_options, tmp_path):
-    """Ended by Ctrl-C as soon as the picture is live; recording and figures are complete then."""
-    speech = _speech(tmp_path / "speech.wav", 60.0)
+@pytest.mark.timeout(400)
+def test_live_in_two_ranks_shows_the_puppet_until_they_are_ready_and_while_they_come_back(picture_options, tmp_path):
+    """One rank is killed as soon as the picture is live; ended by Ctrl-C when it is so again. The recording and the
+    figures are complete then."""
+    speech = _speech(tmp_path / "speech.wav", 240.0)
     recording, figures = tmp_path / "live.mp4", tmp_path / "stats.json"
-    command = [sys.executable, "-m", "engine", "live", *picture_options, "--audio", str(speech), "--no-camera"]
+    command = [sys.executable, "-m", "engine", "live", *picture_options, "--ranks", "2", "--audio", str(speech)]
     process = subprocess.Popen(
-        [*command, "--record", str(recording), "--stats", str(figures)],
+        [*command, "--no-camera", "--record", str(recording), "--stats", str(figures)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
-    guard = threading.Timer(100, process.kill)
+    guard = threading.Timer(300, process.kill)
     guard.start()
-    told = []
+    told: list[str] = []
     try:
         for line in process.stdout:
             told.append(line.strip())
             if line.startswith("Live."):
-                process.send_signal(signal.SIGINT)
+                is_first = sum(line.startswith("Live.") for line in told) == 1
+                _ranks_of(process)[1].kill() if is_first else process.send_signal(signal.SIGINT)
         errors = process.stderr.read()
         status = process.wait(30)
     finally:
@@ -135,16 +148,23 @@ def test_live_shows_the_puppet_and_then_the_photographic_picture(picture_options
         process.kill()
         process.stdout.close()
         process.stderr.close()
-    assert status == 0 and "Traceback" not in errors, errors
-    standby = next(number for number, line in enumerate(told) if "puppet is shown until flashtalk is ready" in line)
-    assert any(line.startswith("Live.") for line in told[standby:]), told
-    assert not any(line.startswith("Live.") for line in told[:standby])
+    assert status == 1 and "Traceback" not in errors, errors
+    first, again = (number for number, line in enumerate(told) if line.startswith("Live."))
+    assert any("puppet is shown until flashtalk is ready" in line for line in told[:first])
+    assert sum("was killed." in line for line in told) == 1, "one sentence"
+    assert any("puppet stands in" in line for line in told[first:again]), told
     stats = json.loads(figures.read_text())
     assert stats["generator"] == "flashtalk" and stats["presented"] > 0 and stats["recoveries"] == 0
     assert _probed(recording)["h264"] >= stats["presented"] > 0
     # The puppet's picture and the photographic one are of different sizes on the canvas.
-    frames = _frames(recording)
-    assert np.abs(frames[0].astype(int) - frames[-1]).mean() > 1.0
+    frames = _first_and_last(recording)
+    assert np.abs(np.diff(frames.astype(int), axis=0)).mean() > 1.0
+
+
+def _ranks_of(process: subprocess.Popen) -> list[psutil.Process]:
+    """The processes that compute."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if any("engine.worker.rank" in word for word in child.cmdline())]
 
 
 @pytest.fixture

@@ -57,6 +57,19 @@ def test_set_up_again_nothing_is_written_twice(tmp_path, capsys):
     assert capsys.readouterr().err == "WARNING: hello\n"
 
 
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_traceback_is_for_the_file_and_for_who_asks_for_everything(tmp_path, capsys, verbose):
+    set_up_logging(folder=tmp_path, verbose=verbose)
+    try:
+        raise ValueError("out of beans")
+    except ValueError:
+        logger.exception("it failed")
+    told = capsys.readouterr().err
+    assert told.startswith("ERROR: it failed\n") and ("Traceback" in told) is verbose
+    kept = (tmp_path / "standin.log").read_text()
+    assert "Traceback" in kept and "out of beans" in kept
+
+
 def test_debug_is_kept_only_when_asked_for(tmp_path):
     for is_verbose in (False, True):
         set_up_logging(folder=tmp_path, verbose=is_verbose)
