@@ -1,5 +1,5 @@
-"""The engine of a live session is killed while its ranks compute: the camera process gives its device back and leaves,
-and no process, no shared memory, no folder and no open port stays behind."""
+"""The engine of a live session with FlashTalk is killed while its ranks compute: the camera process gives its device
+back and leaves, and no process, no shared memory, no folder and no open port stays behind."""
 
 from __future__ import annotations
 
@@ -32,12 +32,11 @@ def tell(event):
     if isinstance(event, StateChanged):
         print(event.state.value, flush=True)
 
-factory._GENERATORS["test"] = "killed_engine:ranked"
-factory._STANDBY["test"] = "puppet"
+factory._GENERATORS["flashtalk"] = "killed_engine:ranked"
 Broadcast(
     SessionSettings(
         portrait="sample:",
-        generator=GeneratorSettings(name="test"),
+        generator=GeneratorSettings(name="flashtalk"),
         canvas=CanvasSettings(width=640, height=360, fill="solid"),
         camera=CameraSettings(device=sys.argv[1], backend="killed_engine:Camera"),
     ),
@@ -46,18 +45,18 @@ Broadcast(
 sys.stdin.read()
 """
 MODULE = """
+import dataclasses
+import json
 import os
-from engine.generators.base import GeneratorSpec
-from engine.media import ChunkSpec
-from engine.worker.generator import RankedGenerator
-from engine.worker.group_settings import GroupSettings
+from engine.worker.flashtalk import RankedFlashTalk
 
 def ranked(*, seed, fps):
-    spec = GeneratorSpec(name="test", width=16, height=8, chunk=ChunkSpec(fps=25, frames=4), follows_canvas=False)
-    options = (("folder", os.environ["TROUBLE"]),)
-    return RankedGenerator(
-        GroupSettings(generator="rank_generators:Summing", seed=seed, fps=fps, options=options, spec=spec, ranks=2)
+    made = RankedFlashTalk(seed=seed, fps=fps, ranks=2, **json.loads(os.environ["MODEL"]))
+    options = {**dict(made._settings.options), "folder": os.environ["TROUBLE"], "others": ""}
+    made._settings = dataclasses.replace(
+        made._settings, generator="rank_flashtalk:Troubled", options=tuple(options.items())
     )
+    return made
 
 class Camera:
     def __init__(self, device, width, height, fps):
@@ -71,14 +70,17 @@ class Camera:
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(tmp_path, monkeypatch, tiny_checkpoint):
     """Where everything is that the engine makes; all its processes are marked with it."""
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder:  # short: a socket's path has little room
         (tmp_path / "killed_engine.py").write_text(MODULE)
+        model, speech = map(str, tiny_checkpoint)
+        options = {"checkpoint": model, "speech_encoder": speech, "size": "32x32", "steps": 2, "device": "cpu"}
         paths = (ROOT / "tests" / "fixtures", ROOT, tmp_path)
         for name, value in {
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
             "TROUBLE": str(tmp_path),
+            "MODEL": json.dumps(options),
             "XDG_CACHE_HOME": str(tmp_path / "cache"),
             "TMPDIR": folder,
             MARK: folder,
@@ -121,7 +123,8 @@ def test_nothing_is_left_of_a_killed_engine(place, tmp_path):
         [sys.executable, "-c", ENGINE, str(device)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as engine:
         _until(lambda: engine.stdout.readline() == "live\n")
-        (tmp_path / "hand_in_hand").touch()  # from now on no chunk ends: ranks are in the middle of one
+        (tmp_path / "trouble").write_text("1 stand any")  # from now on no chunk ends: ranks are in the middle of one
+        time.sleep(2.0)
         family = _family(place)
         shown, segments, doors = device.read_text(), _segments(family), _doors(family)
         programs = " ".join(json.dumps(process.cmdline()) for process in family)

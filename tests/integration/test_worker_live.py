@@ -1,12 +1,15 @@
-"""One live session whose ranks fail in every way: the camera has its frames all the time, the puppet goes on with the
-first frame that is missing, and the ranks' picture comes back by itself. Every frame and every tick is accounted for.
+"""One live session with FlashTalk whose ranks fail in every way: the camera has its frames all the time, the puppet
+goes on with the first frame that is missing, and the ranks' picture comes back by itself. Every frame and every tick is
+accounted for. The model is whole and tiny; of its pictures one bar is painted over with their numbers.
 
 A busy machine may miss ticks and hold pictures; it may not miss one that is not counted. `pytest -s` prints the rate.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -20,8 +23,6 @@ import psutil
 import pytest
 
 from engine.generators import factory
-from engine.generators.base import GeneratorSpec
-from engine.media import ChunkSpec
 from engine.protocol.messages import Noticed, SessionState, StateChanged
 from engine.settings import CameraSettings, CanvasSettings, GeneratorSettings, SessionSettings
 from engine.sinks import virtual_camera
@@ -31,18 +32,16 @@ from engine.stream.broadcast import Broadcast
 from engine.stream.frame_queue import FrameQueue
 from engine.stream.graph import Graph
 from engine.worker import fate
-from engine.worker.generator import RankedGenerator
-from engine.worker.group_settings import GroupSettings
+from engine.worker.flashtalk import RankedFlashTalk
 
 pytest.importorskip("torch", reason="ranks are torch processes")
 pytestmark = pytest.mark.timeout(900)  # on a machine that is busy with other things, ranks take a minute to start
 
 ROOT = Path(__file__).resolve().parents[2]
-SPEC = GeneratorSpec(name="test", width=16, height=8, chunk=ChunkSpec(fps=25, frames=4), follows_canvas=False)
 MARK = "STANDIN_TEST_OF_LIVE_RANKS"
 FPS, SAMPLES_PER_FRAME = 25, 640
 WAITS_S = (0.05, 0.1, 0.2, 0.3)
-TIMEOUT_S = 3.0
+TIMEOUT_S = 4.0
 STANDS_IN = "The generator failed; the puppet stands in while it starts again."
 
 
@@ -58,7 +57,7 @@ class Camera:
         pass
 
     def send(self, frame) -> None:
-        row = frame.image[180, 100:540]  # all of one grey: no puppet
+        row = frame.image[180, 180:460]  # all of one grey: no puppet
         grey = int(row[0, 0]) if (row == row[0, 0]).all() else None
         self.sent.append((frame.tick, frame.frame, time.monotonic(), grey))
 
@@ -67,11 +66,13 @@ class Camera:
 
 
 class Session:
-    """Live with two ranks, and all that is known of it. `folder` is where its ranks look for trouble."""
+    """Live with two ranks, and all that is known of it. `folder` is where its ranks look for trouble, and `others` the
+    checkpoint that one of them may be given."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.made: list[RankedGenerator] = []
+    def __init__(self, folder: Path, options: dict[str, str], others: Path) -> None:
+        self.folder, self.others = folder, others
+        self.options = options
+        self.made: list[RankedFlashTalk] = []
         self.made_s: list[float] = []
         """When a generator was made: to look at what it needs, then whenever ranks are started."""
         self.camera = Camera()
@@ -84,7 +85,7 @@ class Session:
     def start(self) -> None:
         settings = SessionSettings(
             portrait="sample:",
-            generator=GeneratorSettings(name="test"),
+            generator=GeneratorSettings(name="flashtalk"),
             canvas=CanvasSettings(width=640, height=360, fill="solid"),
             camera=CameraSettings(),
             adaptive=False,
@@ -93,20 +94,16 @@ class Session:
         self.broadcast.start()
         self.until_ranks_show()
 
-    def ranked(self, *, seed, fps) -> RankedGenerator:
-        settings = GroupSettings(
-            generator="rank_generators:Summing",
-            seed=seed,
-            fps=fps,
-            options=(("folder", str(self.folder)),),
-            spec=SPEC,
-            ranks=2,
-            timeout_s=TIMEOUT_S,
-            is_background=True,
+    def ranked(self, *, seed, fps) -> RankedFlashTalk:
+        """As `--generator flashtalk --ranks 2 --device cpu` has it, but that its ranks look for trouble."""
+        generator = RankedFlashTalk(seed=seed, fps=fps, ranks=2, timeout_s=TIMEOUT_S, **self.options)
+        options = {**dict(generator._settings.options), "folder": str(self.folder), "others": str(self.others)}
+        generator._settings = dataclasses.replace(
+            generator._settings, generator="rank_flashtalk:Troubled", options=tuple(options.items())
         )
-        self.made.append(RankedGenerator(settings))
+        self.made.append(generator)
         self.made_s.append(time.monotonic())
-        return self.made[-1]
+        return generator
 
     @property
     def pids(self) -> dict[int, int]:
@@ -140,10 +137,12 @@ class Session:
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory):
+def session(tmp_path_factory, tiny_checkpoint):
     """Started once, because ranks take seconds to start; the port that ranks of several machines use is taken."""
     folder = tmp_path_factory.mktemp("live")
-    live = Session(folder)
+    model, speech = tiny_checkpoint
+    options = {"checkpoint": str(model), "speech_encoder": str(speech), "size": "32x32", "steps": 2, "device": "cpu"}
+    live = Session(folder, options, _another(model, folder / "others"))
     with (
         tempfile.TemporaryDirectory(prefix="ranks-") as place,  # short: a socket's path has little room
         socket.create_server(("127.0.0.1", 0)) as taken,
@@ -154,8 +153,8 @@ def session(tmp_path_factory):
         patch.setenv(MARK, place)
         patch.setattr(tempfile, "tempdir", place)
         patch.setitem(sys.modules, "ranked_generators", SimpleNamespace(ranked=live.ranked))
-        patch.setitem(factory._GENERATORS, "test", "ranked_generators:ranked")
-        patch.setitem(factory._STANDBY, "test", "puppet")
+        patch.setitem(factory._GENERATORS, "flashtalk", "ranked_generators:ranked")
+        patch.setenv("XDG_CACHE_HOME", str(folder / "features"))
         patch.setattr(pace_memory, "cache_folder", lambda: folder / "cache")
         patch.setattr(virtual_camera, "open_camera", lambda settings: live.camera)
         patch.setattr(patience, "_WAIT_S", WAITS_S)
@@ -165,6 +164,16 @@ def session(tmp_path_factory):
         live.start()
         yield live
         live.broadcast.stop()
+
+
+def _another(model: Path, folder: Path) -> Path:
+    """A checkpoint that differs in one byte."""
+    shutil.copytree(model, folder)
+    shard = min(folder.glob("*.safetensors"))
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    return folder
 
 
 def _watch(live: Session, patch) -> None:
@@ -240,7 +249,7 @@ def _run_out_of_memory(session) -> None:
         (_kill, "Rank 1 was killed."),
         (_raise, "Rank 1 stopped because of an internal error: a bug in rank code."),
         (_run_out_of_memory, "Rank 0 ran out of memory."),
-        (_stop, "One of the ranks has not answered for 3 seconds."),
+        (_stop, "One of the ranks has not answered for 4 seconds."),
     ],
 )
 def test_a_rank_in_trouble(session, cause, says):
@@ -256,7 +265,7 @@ def test_a_rank_in_trouble(session, cause, says):
     fallback = [event for _, event in session.events if getattr(event, "state", None) is SessionState.FALLBACK][-1]
     assert fallback.reason.message == STANDS_IN
     makers = [maker for _, maker, _ in session.committed[shown:]]
-    assert [maker for maker, then in pairwise([*makers, ""]) if maker != then] == ["test", "puppet", "test"]
+    assert [maker for maker, then in pairwise([*makers, ""]) if maker != then] == ["flashtalk", "puppet", "flashtalk"]
 
 
 def test_another_checkpoint_on_one_rank_when_the_group_is_replaced(session):
@@ -272,7 +281,7 @@ def test_another_checkpoint_on_one_rank_when_the_group_is_replaced(session):
     wrong = "Not all ranks have the same model files: rank 1 differs from rank 0."
     assert session.errors()[told:] == ["Rank 1 was killed.", *[wrong] * (len(session.errors()) - told - 1)]
     makers = [maker for _, maker, _ in session.committed[shown:]]
-    assert [maker for maker, then in pairwise([*makers, ""]) if maker != then] == ["test", "puppet", "test"]
+    assert [maker for maker, then in pairwise([*makers, ""]) if maker != then] == ["flashtalk", "puppet", "flashtalk"]
 
 
 def test_a_taken_rendezvous_port_is_of_no_account(session):
