@@ -20,11 +20,12 @@ from engine.media import SAMPLE_RATE_HZ, ChunkSpec, Notice, first_sample_of
 from engine.protocol.messages import Stats
 from engine.settings import GateSettings, SessionSettings
 from engine.sinks.base import PresentedFrame
+from engine.stream.deadlines import needed_delay_s
 from engine.stream.frame_queue import FrameQueue
 from engine.stream.listener import Listener
 from engine.stream.pace import Pace
 from engine.stream.pacer import Pacer
-from engine.stream.runner import GeneratorRunner, needed_delay_s
+from engine.stream.runner import GeneratorRunner
 from engine.stream.sample_clock import SampleClock
 from engine.stream.swap import Scene
 from engine.stream.timeline import CAPTURE_S, Timeline
@@ -57,10 +58,7 @@ class Graph:
         self._clock = clock
         self._fps = settings.fps
         capture_s = CAPTURE_S + (HELD_S if settings.sound.has_noise_suppression else 0.0)
-        self.delay_s = max(
-            needed_delay_s(spec.frames, spec.fps, spec.lookahead_samples, first_frame_s, capture_s)
-            for spec, first_frame_s in wants
-        )
+        self.delay_s = max(needed_delay_s(spec, first_frame_s, capture_s) for spec, first_frame_s in wants)
         self.sample_clock = SampleClock(clock.now())
         self.timeline = Timeline(kept_s=max(4.0, 3 * self.delay_s))
         self.queue = FrameQueue(slots=self._slots(wants))

@@ -13,6 +13,9 @@ _OUTLIERS_SHARE = 8
 _CAP = 2.0
 _USUAL_QUANTILE = 0.9
 
+_SLOWER_WEIGHT, _FASTER_WEIGHT = 0.3, 0.05
+_INTERRUPTED = 3.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
@@ -65,3 +68,22 @@ class PaceWindow:
         """What nine of ten chunks stay below."""
         took_s = sorted(took for _, took in list(self._took))  # another thread adds to it
         return took_s[min(len(took_s) - 1, int(_USUAL_QUANTILE * len(took_s)))] if took_s else 0.0
+
+
+class ChunkTime:
+    """How long the next chunk of a generator will take, from `expected_s` on.
+
+    Slow chunks are followed quickly and fast ones slowly: skipping should aim at what is safe. A single chunk that took
+    out of all proportion was interrupted (the computer slept, the process was stopped): to skip as much again would
+    freeze the picture for seconds after it."""
+
+    def __init__(self, expected_s: float) -> None:
+        self.expected_s = expected_s
+        self._last_took_s = 0.0
+
+    def took(self, took_s: float, chunk_s: float) -> None:
+        """A chunk that lasts `chunk_s` took `took_s` to make."""
+        likely_s = max(self._last_took_s, _INTERRUPTED * self.expected_s, chunk_s)
+        self._last_took_s, took_s = took_s, min(took_s, likely_s)
+        weight = _SLOWER_WEIGHT if took_s > self.expected_s else _FASTER_WEIGHT
+        self.expected_s += weight * (took_s - self.expected_s)

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections.abc import Callable
 
 from engine.clock import Clock
-from engine.errors import Cancelled, GeneratorError, StandinError
-from engine.generators.base import Generator
-from engine.media import SAMPLE_RATE_HZ, ChunkSpec, Notice, first_sample_of, frame_at
+from engine.errors import GeneratorError, StandinError
+from engine.media import Notice, first_sample_of
+from engine.stream.deadlines import Deadlines
 from engine.stream.frame_queue import FrameQueue
-from engine.stream.pace import Pace
+from engine.stream.pace import ChunkTime, Pace
 from engine.stream.sample_clock import SampleClock
-from engine.stream.swap import Outdated, Scene, Swap
-from engine.stream.timeline import CAPTURE_S, Timeline
+from engine.stream.swap import Handover, Outdated, Retired, Scene, Swap
+from engine.stream.timeline import Timeline
 
 logger = logging.getLogger(__name__)
 
-_SLOWER_WEIGHT = 0.3
-_FASTER_WEIGHT = 0.05
-_INTERRUPTED = 3.0
 _LEAD_S = 0.3
 """Frames are made at most this long before they are due. It matters to a quick generator in a session whose delay is
 that of a slow one: what it has made already, another one cannot make any more."""
@@ -61,22 +57,19 @@ class GeneratorRunner:
     ) -> None:
         self._timeline = timeline
         self._queue = queue
-        self._sample_clock = sample_clock
         self._clock = clock
+        self._deadlines = Deadlines(sample_clock, clock, delay_s)
         self._on_failure = on_failure
         self._on_notice = on_notice
         self._on_pace = on_pace
         self._standby = standby
-        self._retired: list[Generator] = []
+        self._retired = Retired()
+        self._handover = Handover(timeline.wake)
         self._lock = threading.Lock()
-        self._pending: Swap | None = None
-        self._has_ended = False
         self._is_discontinuous = True
         self._has_failed = False
         self._begins_anew = False
-        self.delay_s = delay_s
         self.next_frame = 0
-        self.generate_s = self._last_took_s = 0.0
         self.skipped_samples = 0
         self.recoveries = 0
         self.economy = 0
@@ -90,6 +83,16 @@ class GeneratorRunner:
     def scene(self) -> Scene:
         """What runs now."""
         return self._scene
+
+    @property
+    def delay_s(self) -> float:
+        """From a sample to its presentation."""
+        return self._deadlines.delay_s
+
+    @property
+    def generate_s(self) -> float:
+        """What the next chunk is expected to take."""
+        return self._chunk_time.expected_s
 
     @property
     def is_standing_in(self) -> bool:
@@ -124,30 +127,12 @@ class GeneratorRunner:
         swap = Swap(scene, standby, is_same_generator=is_same_generator, keeps_replaced=keeps_replaced)
         if timeout_s is None:
             timeout_s = _SWAP_TIMEOUT_S + _SWAP_TIMEOUT_CHUNKS * self.generate_s
-        with self._lock:
-            if self._has_ended:
-                raise Cancelled("The session has ended.")
-            self._pending = swap
-        self._timeline.wake()
-        if swap.wait(timeout_s):
-            return swap.replaced
-        with self._lock:
-            is_waiting = self._pending is swap
-            if is_waiting:
-                self._pending = None  # the caller closes its scenes: they must not take over later
-        if is_waiting or not swap.wait(timeout_s):
-            raise GeneratorError(
-                f"The new picture could not take over within {timeout_s:g} seconds.", code="generator.busy"
-            )
+        self._handover.ask(swap, timeout_s)
         return swap.replaced
 
     def end(self) -> None:
         """`step` is not called any more: whoever waits for a swap is told."""
-        with self._lock:
-            self._has_ended = True
-            swap, self._pending = self._pending, None
-        if swap is not None:
-            swap.answer(Cancelled("The session has ended."))
+        self._handover.end()
 
     def begin_anew(self) -> None:
         """Show nothing more of what has been made, or is being made: its sound has been silenced meanwhile. From any
@@ -175,14 +160,10 @@ class GeneratorRunner:
                 return
             self._begins_anew = False
             self._queue.accept()
-        frame = max(self._first_ready(self._scene.generator.spec.chunk.fps), self._queue.last_frame + 1)
+        ready = self._deadlines.first_after(self.generate_s, self._scene.generator.spec.chunk.fps)
+        frame = max(ready, self._queue.last_frame + 1)
         self._is_discontinuous = True
         self.next_frame = min(frame, self.next_frame)  # `_catch_up` skips, and counts, what lies ahead
-
-    def _first_ready(self, fps: int) -> int:
-        """The first frame that is not due before a chunk of the usual time has been made."""
-        ready_s = self._clock.now() + self.generate_s - self.delay_s
-        return frame_at(max(0, self._sample_clock.sample_at(ready_s)), fps) + 1
 
     def _generate(self) -> bool:
         """Make the chunk whose sound is there; always true."""
@@ -198,29 +179,19 @@ class GeneratorRunner:
         self._is_discontinuous = False
         self.next_frame += spec.frames
         now_s = self._clock.now()
-        self._measure(now_s - started_s)
+        took_s = now_s - started_s
+        self._chunk_time.took(took_s, spec.frames / spec.fps)
         self._since_rest += 1
         if self._since_rest >= _CHUNKS_BETWEEN_RESTS:
             self._since_rest, self._rest_until_s = 0, now_s + self.rest_s
         self._tell()
         if self._on_pace is not None:
-            self._on_pace(self._pace_of(spec, economy, now_s, now_s - started_s))
+            is_standby = self.is_standing_in
+            pace = self._deadlines.pace_of(
+                self._scene, self.next_frame, is_standby=is_standby, economy=economy, took_s=took_s, at_s=now_s
+            )
+            self._on_pace(pace)
         return True
-
-    def _pace_of(self, spec: ChunkSpec, economy: int, now_s: float, took_s: float) -> Pace:
-        """What is told of the chunk that has just been made. The next one can begin when its sound will be there."""
-        heard_s = spec.frames / spec.fps + spec.lookahead_samples / SAMPLE_RATE_HZ + CAPTURE_S
-        next_s = self._sample_clock.time_of_frame(self.next_frame, spec.fps)
-        share = self._scene.first_frame_s / self._scene.generate_s if self._scene.generate_s > 0 else 1.0
-        return Pace(
-            is_standby=self.is_standing_in,
-            economy=economy,
-            took_s=took_s,
-            margin_s=next_s + self.delay_s - max(now_s, next_s + heard_s) - share * took_s,
-            # Frames that come one by one are late by less than one of them, which nobody sees.
-            in_time_s=(self.delay_s - heard_s) / share if spec.frames > 1 and share > 0 else math.inf,
-            at_s=now_s,
-        )
 
     def _rests(self) -> bool:
         """Whether nothing is to be made now: of a generator that is too slow for its picture to be of use, only so
@@ -229,8 +200,8 @@ class GeneratorRunner:
 
     def _too_early_s(self) -> float:
         """Seconds until the next chunk may be begun."""
-        due_s = self._sample_clock.time_of_frame(self.next_frame, self._scene.generator.spec.chunk.fps) + self.delay_s
-        return due_s - self.generate_s - _LEAD_S - self._clock.now()
+        left_s = self._deadlines.left_s(self.next_frame, self._scene.generator.spec.chunk.fps)
+        return left_s - self.generate_s - _LEAD_S
 
     def _tell(self) -> None:
         for notice in self._scene.generator.take_notices():
@@ -263,28 +234,27 @@ class GeneratorRunner:
     def close(self) -> None:
         """Close the generators; after the thread that calls `step` has ended."""
         self.end()
-        self._retire(self._scene)
+        self._retired.add(self._scene)
         if self._standby is not None:
-            self._retire(self._standby)
+            self._retired.add(self._standby)
         self._standby = None
-        self._close_retired()
+        self._retired.close()
 
     def _swap_if_wanted(self) -> None:
-        with self._lock:
-            swap, self._pending = self._pending, None
+        swap = self._handover.take()
         if swap is not None:
             if swap.is_outdated(self._scene.generator):
                 swap.answer(Outdated("The generator failed meanwhile."))
             else:
                 self._apply(swap)
                 swap.answer()
-        self._close_retired()
+        self._retired.close()
 
     def _apply(self, swap: Swap) -> None:
         coming = swap.scene
         if swap.standby is not None:
             if self._standby is not None:
-                self._retire(self._standby)
+                self._retired.add(self._standby)
             if coming is None and self._scene is self._standby:
                 coming = swap.standby
             self._standby = swap.standby
@@ -297,7 +267,7 @@ class GeneratorRunner:
         if swap.keeps_replaced and not self.is_standing_in:
             swap.replaced = self._scene
         elif self._standby is None or self._scene is not self._standby:
-            self._retire(self._scene)
+            self._retired.add(self._scene)
         self._take_over(coming)
         self._is_discontinuous = True
         self._has_failed = False
@@ -313,35 +283,21 @@ class GeneratorRunner:
 
     def _first_in_time(self, coming: Scene) -> int:
         """The first frame that `coming` can have ready when it is due, if it begins now."""
-        ready_s = self._clock.now() + coming.first_frame_s + _TAKE_OVER_MARGIN_S
-        sample = max(0, self._sample_clock.sample_at(ready_s - self.delay_s))
-        return frame_at(sample, coming.generator.spec.chunk.fps) + 1
-
-    def _retire(self, scene: Scene) -> None:
-        if all(scene.generator is not retired for retired in self._retired):
-            self._retired.append(scene.generator)
-
-    def _close_retired(self) -> None:
-        retired, self._retired = self._retired, []
-        for generator in retired:
-            try:
-                generator.close()
-            except Exception:  # one that failed may not even end properly; the session goes on
-                logger.exception("the generator %s could not be closed", generator.spec.name)
+        seconds = coming.first_frame_s + _TAKE_OVER_MARGIN_S
+        return self._deadlines.first_after(seconds, coming.generator.spec.chunk.fps)
 
     def _take_over(self, scene: Scene) -> None:
         self._scene = scene
-        self.generate_s, self._last_took_s = scene.generate_s, 0.0
+        self._chunk_time = ChunkTime(scene.generate_s)
         spec = scene.generator.spec
         self._queue.set_size(spec.width, spec.height)
         self._queue.scene = scene.canvas
 
     def _catch_up(self, fps: int, frames: int) -> None:
         """Skip to the first chunk whose frames can still be shown, once we are a chunk behind."""
-        lateness_s = self._clock.now() - self.delay_s - self._sample_clock.time_of_frame(self.next_frame, fps)
-        if lateness_s <= max(frames, 2) / fps:
+        if -self._deadlines.left_s(self.next_frame, fps) <= max(frames, 2) / fps:
             return
-        frame = max(self.next_frame + 1, self._first_ready(fps))
+        frame = max(self.next_frame + 1, self._deadlines.first_after(self.generate_s, fps))
         self._skip_to(max(frame, self._queue.last_frame + 1), fps)
 
     def _skip_to(self, frame: int, fps: int) -> None:
@@ -349,18 +305,8 @@ class GeneratorRunner:
         self.next_frame = frame
         self._is_discontinuous = True
 
-    def _measure(self, took_s: float) -> None:
-        """Follow slow chunks quickly and fast ones slowly: skipping should aim at what is safe. A single chunk that
-        took out of all proportion was interrupted (the computer slept, the process was stopped): to skip as much again
-        would freeze the picture for seconds after it."""
-        spec = self._scene.generator.spec.chunk
-        likely_s = max(self._last_took_s, _INTERRUPTED * self.generate_s, spec.frames / spec.fps)
-        self._last_took_s, took_s = took_s, min(took_s, likely_s)
-        weight = _SLOWER_WEIGHT if took_s > self.generate_s else _FASTER_WEIGHT
-        self.generate_s += weight * (took_s - self.generate_s)
-
     def _fail(self, failed: Scene, error: Exception) -> None:
-        if self._has_ended:
+        if self._handover.has_ended:
             logger.info("the generator %s ended with the session", failed.generator.spec.name, exc_info=error)
             return
         logger.error("the generator %s failed", failed.generator.spec.name, exc_info=error)
@@ -379,7 +325,7 @@ class GeneratorRunner:
         """The standby goes on with the first frame that has not been made; false if it cannot, either."""
         if not self._put_on(standby):
             return False
-        self._retire(failed)
+        self._retired.add(failed)
         return True
 
     def _put_on(self, standby: Scene) -> bool:
@@ -401,10 +347,3 @@ def as_generator_error(name: str, error: Exception) -> StandinError:
         code="generator.internal",
         detail=repr(error),
     )
-
-
-def needed_delay_s(frames: int, fps: int, lookahead_samples: int, first_frame_s: float, capture_s: float) -> float:
-    """Seconds from a sample to its presentation that a generator needs at least: its chunk must have been said and
-    heard (`capture_s`), its look-ahead too, and its frames come at their pace; plus a margin for a busy machine."""
-    margin_s = max(0.010, 0.25 * first_frame_s)
-    return frames / fps + lookahead_samples / SAMPLE_RATE_HZ + capture_s + first_frame_s + margin_s

@@ -1,13 +1,17 @@
-"""A request that another generator take over, on its way to the thread that makes frames."""
+"""A request that another generator take over, on its way to the thread that makes frames; and those that made way."""
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from engine.errors import GeneratorError, StandinError
+from engine.errors import Cancelled, GeneratorError, StandinError
 from engine.generators.base import Generator
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,3 +69,77 @@ class Swap:
 
 class Outdated(GeneratorError):
     """The generator that was to be shown on another canvas does not run any more."""
+
+
+class Handover:
+    """Brings swaps from whoever asks to the thread that makes frames, which is told with `wake`. One asks at a time."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._pending: Swap | None = None
+        self._has_ended = False
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a swap has not been taken yet."""
+        return self._pending is not None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is taken any more."""
+        return self._has_ended
+
+    def ask(self, swap: Swap, timeout_s: float) -> None:
+        """Wait until it is done. Raises `GeneratorError` if it is not taken within that time, what it was refused
+        with, or `Cancelled` after `end`."""
+        with self._lock:
+            if self._has_ended:
+                raise Cancelled("The session has ended.")
+            self._pending = swap
+        self._wake()
+        if swap.wait(timeout_s):
+            return
+        with self._lock:
+            is_waiting = self._pending is swap
+            if is_waiting:
+                self._pending = None  # the caller closes its scenes: they must not take over later
+        if is_waiting or not swap.wait(timeout_s):
+            raise GeneratorError(
+                f"The new picture could not take over within {timeout_s:g} seconds.", code="generator.busy"
+            )
+
+    def take(self) -> Swap | None:
+        """What has been asked for; the taker answers it."""
+        with self._lock:
+            swap, self._pending = self._pending, None
+        return swap
+
+    def end(self) -> None:
+        """Nothing is taken any more: whoever waits is told."""
+        with self._lock:
+            self._has_ended = True
+            swap, self._pending = self._pending, None
+        if swap is not None:
+            swap.answer(Cancelled("The session has ended."))
+
+
+class Retired:
+    """Generators that have made way, until they are closed; of the thread that makes frames."""
+
+    def __init__(self) -> None:
+        self._generators: list[Generator] = []
+
+    def add(self, scene: Scene) -> None:
+        """Its generator will be closed, once."""
+        if all(scene.generator is not retired for retired in self._generators):
+            self._generators.append(scene.generator)
+
+    def close(self) -> None:
+        """Close them now."""
+        retired, self._generators = self._generators, []
+        for generator in retired:
+            try:
+                generator.close()
+            except Exception:  # one that failed may not even end properly; the session goes on
+                logger.exception("the generator %s could not be closed", generator.spec.name)

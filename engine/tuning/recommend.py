@@ -15,9 +15,9 @@ from engine.errors import Cancelled, StandinError
 from engine.generators.base import Progress
 from engine.generators.factory import probe_of
 from engine.gpus.listing import find_gpus
-from engine.media import Portrait
+from engine.media import ChunkSpec, Portrait
 from engine.settings import CANVAS_SIZES
-from engine.stream.runner import needed_delay_s
+from engine.stream.deadlines import needed_delay_s
 from engine.stream.timeline import CAPTURE_S
 from engine.tuning.estimates import USES, Estimate, choose
 from engine.tuning.frame_costs import FPS, canvas_figures, filled_portrait, generator_figures
@@ -104,7 +104,7 @@ def _puppet(portrait: Portrait, canvas: tuple[int, int], progress: Progress) -> 
         canvas=canvas,
         fps=FPS,
         frames_per_s=1 / max(frame_s, 1e-6),
-        delay_s=needed_delay_s(1, FPS, 0, max(_PUPPET_SECONDS, frame_s), CAPTURE_S),
+        delay_s=needed_delay_s(ChunkSpec(fps=FPS, frames=1), max(_PUPPET_SECONDS, frame_s), CAPTURE_S),
         load=frame_s * FPS / (os.cpu_count() or 1),
         quality=float(height),
         words=f"puppet, {width} x {height}",
@@ -152,7 +152,7 @@ def _of(result: dict[str, Any]) -> Estimate:
         canvas=(width, height),
         fps=FPS,
         frames_per_s=result["frames"] / result["chunk_s"],
-        delay_s=needed_delay_s(result["frames"], FPS, 0, result["first_frame_s"], CAPTURE_S),
+        delay_s=needed_delay_s(ChunkSpec(fps=FPS, frames=result["frames"]), result["first_frame_s"], CAPTURE_S),
         memory_bytes=result["memory_bytes"],
         quality=result["quality"],
         words=f"FlashTalk, {result['words']}",

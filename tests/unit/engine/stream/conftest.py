@@ -213,6 +213,27 @@ def scene_of():
     return make
 
 
+@pytest.fixture(scope="session")
+def runner_rig(fixture_module):
+    """Makes rigs: runners on a clock that only moves when it is told to."""
+    return fixture_module("runner_rig")
+
+
+@pytest.fixture
+def rig(runner_rig, scene_of, plain_generator):
+    """A rig with a generator that needs a look-ahead."""
+    return runner_rig.Rig(scene_of(plain_generator(frames=2, lookahead_samples=100)))
+
+
+@pytest.fixture
+def pair(runner_rig, scene_of, plain_generator):
+    """A rig whose generator runs with a standby: (rig, wanted, standby)."""
+    wanted, standby = plain_generator(frames=2, name="wanted"), plain_generator(name="standby")
+    made = runner_rig.Rig(scene_of(wanted), standby=scene_of(standby))
+    made.work(1.0)
+    return made, wanted, standby
+
+
 @pytest.fixture
 def cast(monkeypatch, tmp_path):
     """Generators "slow" and "quick" in the registry; measured paces are kept in an empty folder."""

@@ -403,7 +403,7 @@ def test_canvas_change_that_meets_a_failure_shows_no_closed_generator(show, cast
     assert in_chunk.wait(20)
     thread = threading.Thread(target=live.director.change, kwargs={"canvas": MIRRORED})
     thread.start()
-    live.until(lambda: live.graph.runner._pending is not None)
+    live.until(lambda: live.graph.runner._handover.is_waiting)
     may_break.set()
     thread.join(20)
     live.until(lambda: not live.graph.runner.needs_another)
