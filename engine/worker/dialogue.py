@@ -60,6 +60,11 @@ class Dialogue:
         with self._guard:
             self._unwanted.append(stream)
 
+    def withdraw(self, stream: int) -> None:
+        """The ranks are told now. Raises what has become of them."""
+        self.discard(stream)
+        self._send_unwanted()
+
     def send(self, message: Any) -> None:
         """Raises what has become of the ranks."""
         try:
@@ -170,7 +175,7 @@ class Dialogue:
 
 
 class Refusal(Exception):
-    """Rank 0 has refused a portrait before the others heard of it; the group goes on."""
+    """A further stream was refused by the ranks or withdrawn; the group goes on."""
 
     def __init__(self, error: StandinError) -> None:
         super().__init__(str(error))

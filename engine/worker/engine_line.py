@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from engine.errors import GeneratorError
 from engine.worker.channel import Channel, LineClosed
 from engine.worker.ending import ENGINE_GONE, leave
 from engine.worker.memory import SlotMemory
-from engine.worker.messages import Credit, FrameReady
+from engine.worker.messages import Credit, FrameReady, Generate
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,8 @@ class EngineLine:
         self._channel = channel
         self.commands: queue.Queue[Any] = queue.Queue()
         self.credits: queue.Queue[int] = queue.Queue()
+        self.asked_s = 0.0
+        """When the last chunk was asked for, whatever this rank was doing then."""
         threading.Thread(target=self._listen, name="engine-line", daemon=True).start()
 
     def send(self, message: Any) -> None:
@@ -38,8 +41,10 @@ class EngineLine:
                 message = self._channel.receive()
                 if isinstance(message, Credit):
                     self.credits.put(message.slot)
-                else:
-                    self.commands.put(message)
+                    continue
+                if isinstance(message, Generate):
+                    self.asked_s = time.monotonic()
+                self.commands.put(message)
         except LineClosed:
             leave(ENGINE_GONE)
         except Exception:

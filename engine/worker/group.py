@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import StandinError
+from engine.errors import Cancelled, StandinError
 from engine.generators.base import FrameWriter, Progress
 from engine.media import SAMPLE_RATE_HZ, AudioChunk, Notice, Portrait
 from engine.worker.dialogue import Dialogue, Refusal
@@ -50,6 +50,7 @@ class RankProcesses:
         self._starting, self._chunk_turn = threading.Lock(), threading.Lock()
         self._guard = threading.RLock()  # of the memory, and of what begins and ends
         self._preparing = 0
+        self._prepared: set[int] = set()
         self._warm: set[tuple[int, int]] = set()
         self._longest_s = 0.0
         self._ending: threading.Thread | None = None
@@ -67,8 +68,8 @@ class RankProcesses:
 
     def prepare(self, stream: int, portrait: Portrait, size: tuple[int, int], progress: Progress) -> list[Notice]:
         """Start the ranks unless they run, and begin a stream in all of them. Raises what a rank raised,
-        `GeneratorError`, or `Cancelled` from `progress`; all of that ends the group, unless rank 0 alone has refused
-        the portrait of a further stream."""
+        `GeneratorError`, or `Cancelled` from `progress`; all of that ends the group, unless another stream is
+        prepared: then this one can be refused or cancelled, and the other goes on."""
         teller = _Teller(progress, Working(stage="ranks", done=0.0, total=float(self.settings.ranks), unit="ranks"))
         with self._ending_on_error():
             with _held(self._starting, teller.tell):
@@ -83,7 +84,14 @@ class RankProcesses:
                     memory=pixels.name,
                     size=size,
                 )
-                return dialogue.ask(command, lambda: _SILENT_S, teller.take, tell=teller.tell)
+                notices = dialogue.ask(command, lambda: _SILENT_S, teller.take, tell=teller.tell)
+                self._prepared.add(stream)
+                return notices
+            except Cancelled as cancelled:
+                if not self._prepared:
+                    raise
+                dialogue.withdraw(stream)
+                raise Refusal(cancelled) from None
             finally:
                 self._preparing -= 1
                 pixels.close()
@@ -125,6 +133,7 @@ class RankProcesses:
 
     def discard(self, stream: int) -> None:
         """The ranks need not keep this stream; they are told with the next command. Never waits."""
+        self._prepared.discard(stream)
         if self._dialogue is not None:
             self._dialogue.discard(stream)
 

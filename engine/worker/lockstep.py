@@ -98,6 +98,21 @@ class Lockstep:
                 detail=f"rank {self.rank} on {socket.gethostname()}",
             )
 
+    def first_fault(self, name: str, mine: Fault | None) -> Fault | None:
+        """What went wrong on the first rank that has a fault to tell, the same on every rank; None if none has.
+
+        All ranks call this at the same point, with a `name` that was never used before."""
+        if self.size == 1:
+            return mine
+        if mine is not None:
+            self.note(name, msgspec.json.encode(mine))
+        count = torch.tensor([mine is not None], dtype=torch.int32)
+        dist.all_reduce(count, group=self._control)
+        if not count.item():
+            return None
+        said = self.notes(name)
+        return msgspec.json.decode(said[min(said)], type=Fault)
+
     def set_patience(self, *, is_loading: bool) -> None:
         """From now on the model's collectives may take as long as loading does, or `timeout_s`."""
         timeout = self._load_timeout if is_loading else self._timeout

@@ -13,7 +13,7 @@ from engine import errors
 from engine.errors import GeneratorError, ProtocolError, StandinError
 from engine.media import AudioChunk, Notice, Portrait
 
-WIRE_VERSION = 2
+WIRE_VERSION = 3
 MAX_MESSAGE_BYTES = 1 << 20
 
 
@@ -88,13 +88,22 @@ class PortraitData(Message, frozen=True):
 
 
 class Prepare(Message, frozen=True, tag="prepare"):
-    """Begin stream number `stream`; `memory` holds the portrait's pixels."""
+    """Begin stream number `stream`; `memory` holds the portrait's pixels. Rank 0 tells the others `in_pieces`: each
+    piece is a command of its own then."""
 
     number: int
     stream: int
     portrait: PortraitData
     memory: str
     size: tuple[int, int]
+    in_pieces: bool = False
+
+
+class MakePiece(Message, frozen=True, tag="piece"):
+    """The next piece of what `stream` is prepared in; rank 0 says so to the others."""
+
+    number: int
+    stream: int
 
 
 class Generate(Message, frozen=True, tag="generate"):
@@ -142,7 +151,7 @@ class Credit(Message, frozen=True, tag="credit"):
     slot: int
 
 
-RankCommand = Union[Open, Prepare, Generate, Reset, Discard, Tick, Exit]
+RankCommand = Union[Open, Prepare, MakePiece, Generate, Reset, Discard, Tick, Exit]
 ToRank = Union[RankCommand, Credit]
 
 
@@ -199,7 +208,7 @@ class Done(Message, frozen=True, tag="done"):
 
 
 class Refused(Message, frozen=True, tag="refused"):
-    """Command `number` cannot be carried out; nothing has been begun, and everything else goes on."""
+    """Command `number` cannot be carried out; nothing of it is left, and everything else goes on."""
 
     number: int
     fault: Fault

@@ -5,20 +5,22 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import os
 import queue
-import threading
-from importlib import import_module
-from inspect import signature
+import time
+from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import numpy as np
 
+from engine.errors import ProtocolError
 from engine.generators.base import Generator
 from engine.worker import faults
 from engine.worker.channel import LineClosed
 from engine.worker.ending import leave, report
 from engine.worker.engine_line import EngineLine, NoFrames, SlotWriter
+from engine.worker.foresight import Foresight
+from engine.worker.making import GeneratorMaker
 from engine.worker.memory import SlotMemory, pixels_in, portrait_of
 from engine.worker.messages import (
     WIRE_VERSION,
@@ -26,8 +28,10 @@ from engine.worker.messages import (
     Discard,
     Done,
     Exit,
+    Fault,
     Generate,
     Hello,
+    MakePiece,
     Open,
     Opened,
     Prepare,
@@ -38,7 +42,9 @@ from engine.worker.messages import (
     fault_of,
     notices_as_data,
 )
-from engine.worker.progress_board import OwnBoard, ProgressBoard, Standstill
+from engine.worker.pacing import Pacer
+from engine.worker.preparing import PieceFailed, Preparation
+from engine.worker.progress_board import ProgressBoard, Standstill
 
 logger = logging.getLogger(__name__)
 
@@ -62,11 +68,15 @@ class RankProgram:
             load_timeout_s=options.load_timeout_s,
         )
         self._open: Open | None = None
+        self._maker: GeneratorMaker | None = None
         self._memory: SlotMemory | None = None
         self._streams: dict[int, Generator] = {}
         self._warm: set[tuple[int, int]] = set()
         """Streams and economies of which a chunk has been made: from the second on, seconds count."""
-        self._group: Any = None
+        self._preparing: dict[int, Preparation] = {}
+        """By stream; the first of them is worked on."""
+        self._foresight = Foresight(line, options.timeout_s) if line is not None else None
+        self._pacer = Pacer()
         if line is not None:
             line.send(Hello(version=WIRE_VERSION, ranks=size))
 
@@ -82,16 +92,54 @@ class RankProgram:
     def _next(self) -> tuple[Any, np.ndarray]:
         if self.line is None:
             return self.lockstep.hear()
-        try:
-            command = self.line.commands.get(timeout=_IDLE_S)
-        except queue.Empty:
-            command = Tick(number=0)
-        if isinstance(command, Prepare) and self._foresee(command):
-            return self._next()
-        command, extra = command if isinstance(command, tuple) else (command, self._extra_of(command))
+        while (wish := self._understood(self._wish(self.line))) is None:
+            pass
         if self.size > 1:
-            self.lockstep.say(command, extra)
-        return command, extra
+            self.lockstep.say(*wish)
+        return wish
+
+    def _wish(self, line: EngineLine) -> Any:
+        """What the engine asks for, else a piece of what is being prepared if it is time for one, else nothing."""
+        while True:
+            preparation = next(iter(self._preparing.values()), None)
+            wait_s = _IDLE_S if preparation is None else self._pacer.wait_s(preparation.next_name, time.monotonic())
+            try:
+                return line.commands.get(timeout=wait_s)
+            except queue.Empty:
+                if preparation is None:
+                    return Tick(number=0)
+                if wait_s == 0.0:
+                    return MakePiece(number=0, stream=preparation.stream)
+
+    def _understood(self, wish: Any) -> tuple[Any, np.ndarray] | None:
+        """A command for all ranks with its bytes; None for what rank 0 has seen to, or what nobody wants any more."""
+        if isinstance(wish, Prepare):
+            return self._first_look(wish)
+        assert self._foresight is not None
+        if isinstance(wish, tuple):  # a portrait that has been looked at ahead
+            command, pixels = wish
+            return (self._for_all(command), pixels) if self._foresight.forget(command.stream) else None
+        if isinstance(wish, Discard):
+            self._foresight.forget(wish.stream)
+        return wish, self._extra_of(wish)
+
+    def _first_look(self, command: Prepare) -> tuple[Any, np.ndarray] | None:
+        try:
+            pixels = self._extra_of(command)
+        except ProtocolError as error:  # it was withdrawn before its turn came
+            self._refuse(command.number, fault_of(error, self.rank))
+            return None
+        assert self._maker is not None and self._foresight is not None
+        if self._streams and self._maker.can("foresee"):
+            self._foresight.begin(self._maker.make(), command, pixels)
+            return None
+        return self._for_all(command), pixels
+
+    def _for_all(self, command: Prepare) -> Prepare:
+        """Beside a stream that runs in pieces, if the generator can do that; rank 0 alone decides."""
+        assert self._maker is not None
+        in_pieces = bool(self._streams) and self._maker.can("prepare_in_pieces")
+        return msgspec.structs.replace(command, in_pieces=in_pieces)
 
     def _extra_of(self, command: Any) -> np.ndarray:
         """The bytes that belong to a command, out of shared memory."""
@@ -104,21 +152,25 @@ class RankProgram:
     def _carry_out(self, command: Any, extra: np.ndarray) -> None:
         if isinstance(command, Open):
             self._begin(command)
+        elif isinstance(command, Prepare) and command.in_pieces:
+            self._begin_preparation(command, extra)
         elif isinstance(command, Prepare):
             self._prepare(command, extra)
+        elif isinstance(command, MakePiece):
+            self._make_piece(self._preparing[command.stream])
         elif isinstance(command, Generate):
             self._generate(command, extra)
         elif isinstance(command, Reset):
             self._streams[command.stream].reset()
             self._say(Done(number=command.number))
         elif isinstance(command, Discard):
-            stream = self._streams.pop(command.stream, None)
+            stream = self._streams.pop(command.stream, None) or self._preparing.pop(command.stream, None)
             if stream is not None:
                 stream.close()
             self._say(Done(number=command.number))
 
     def _begin(self, command: Open) -> None:
-        self._open = command
+        self._open, self._maker = command, GeneratorMaker(command)
         if self.line is None:
             return
         self._memory = SlotMemory(
@@ -133,85 +185,75 @@ class RankProgram:
         self.line.send(Opened(number=command.number))
 
     def _exit(self) -> None:
-        for stream in self._streams.values():
+        for stream in (*self._preparing.values(), *self._streams.values()):
             stream.close()
         self.lockstep.leave()
 
     # ------------------------------------------------------------------------------------------------------- streams
 
-    def _foresee(self, command: Prepare) -> bool:
-        """For a further stream beside one that runs: do in a thread what rank 0 can do alone, so that frames go on.
-
-        False if there is nothing of that kind; else the command comes again when that is done, with its pixels.
-        """
-        generator = self._new_generator() if self._streams else None
-        if not hasattr(generator, "foresee"):
-            return False
-        pixels = self._extra_of(command)
-        threading.Thread(
-            target=self._look_ahead, args=(generator, command, pixels), name="foresee", daemon=True
-        ).start()
-        return True
-
-    def _look_ahead(self, generator: Any, command: Prepare, pixels: np.ndarray) -> None:
-        assert self.line is not None
-        try:
-            with ProgressBoard(OwnBoard(), "foresee", self.line.send) as progress:
-                generator.foresee(portrait_of(command.portrait, pixels), progress)
-        except Exception as error:
-            logger.exception("a further stream cannot be begun")
-            fault = faults.fault_from(error, self.rank, self._timeout_s)
+    def _refuse(self, number: int, fault: Fault) -> None:
+        if self.line is not None:
             with contextlib.suppress(LineClosed):
-                self.line.send(Refused(number=command.number, fault=fault))
-        else:
-            self.line.commands.put((command, pixels))
+                self.line.send(Refused(number=number, fault=fault))
+
+    def _begin_preparation(self, command: Prepare, pixels: np.ndarray) -> None:
+        assert self._maker is not None
+        tell = self.line.send if self.line is not None else None
+        self._preparing[command.stream] = Preparation(
+            command, pixels, self._maker.make(), self.lockstep, lambda name: self._slow_work(name, tell)
+        )
+
+    def _make_piece(self, preparation: Preparation) -> None:
+        name, began_s = preparation.next_name, time.monotonic()
+        try:
+            preparation.make_piece()
+        except PieceFailed as failed:
+            del self._preparing[preparation.stream]
+            preparation.close()
+            self._refuse(preparation.number, failed.fault)
+            return
+        self._pacer.piece_made(name, began_s=began_s, ended_s=time.monotonic())
+        if self.line is not None and preparation.working is not None:
+            self.line.send(preparation.working)
+        if preparation.notices is not None:
+            del self._preparing[preparation.stream]
+            self._streams[preparation.stream] = preparation.generator
+            self._agree_on(preparation.generator)
+            self._say(Done(number=preparation.number, notices=notices_as_data(preparation.notices)))
 
     def _prepare(self, command: Prepare, pixels: np.ndarray) -> None:
-        self.lockstep.set_patience(is_loading=True)
+        assert self._maker is not None
         tell = self.line.send if self.line is not None else None
-        with self._watched(f"progress{command.number}", tell) as progress:
-            generator = self._new_generator()
+        with self._slow_work(f"progress{command.number}", tell) as progress:
+            generator = self._maker.make()
             self._streams[command.stream] = generator
             notices = generator.prepare(portrait_of(command.portrait, pixels), command.size, progress)
-            spec = generator.spec
-            self.lockstep.agree(f"{spec.width}x{spec.height} {spec.chunk}"[:64], "picture size")
-            self.lockstep.agree(str(getattr(generator, "fingerprint", "")), "model files")
-        self.lockstep.set_patience(is_loading=False)
+            self._agree_on(generator)
         self._say(Done(number=command.number, notices=notices_as_data(notices)))
 
-    def _new_generator(self) -> Generator:
-        assert self._open is not None
-        module, _, name = self._open.generator.partition(":")
-        kind = getattr(import_module(module), name)
-        accepted = signature(kind).parameters
-        options = dict(self._open.options)
-        if "device" in accepted:
-            options["device"] = _own_device(str(options.get("device", "auto")))
-        if "group" in accepted:
-            options["group"] = self._rank_group()
-        return kind(seed=self._open.seed, fps=self._open.fps, **options)
-
-    def _rank_group(self) -> Any:
-        """Made once: a new one for every stream would leave its sockets behind."""
-        if self._group is None:
-            self._group = import_module("engine.parallel.launch").rank_group()
-        return self._group
+    def _agree_on(self, generator: Generator) -> None:
+        spec = generator.spec
+        self.lockstep.agree(f"{spec.width}x{spec.height} {spec.chunk}"[:64], "picture size")
+        self.lockstep.agree(str(getattr(generator, "fingerprint", "")), "model files")
 
     # -------------------------------------------------------------------------------------------------------- frames
 
     def _generate(self, command: Generate, extra: np.ndarray) -> None:
         """The first chunk of its kind may compile for minutes: there, ranks that stand still are given up instead."""
+        began_s = time.monotonic()
         stream, kind = self._streams[command.stream], (command.stream, command.economy)
         chunk, writer = chunk_of(command, extra.view(np.float32)), self._writer(command)
         if kind in self._warm:
             stream.generate(chunk, writer)
         else:
-            self.lockstep.set_patience(is_loading=True)
             line = self.line
-            with self._watched(f"first{command.number}", line and (lambda _: line.send(Beat()))):
+            with self._slow_work(f"first{command.number}", line and (lambda _: line.send(Beat()))):
                 stream.generate(chunk, writer)
-            self.lockstep.set_patience(is_loading=False)
             self._warm.add(kind)
+        if self._open is not None and self.line is not None:
+            period_s = command.frames / self._open.fps
+            ended_s = time.monotonic()
+            self._pacer.chunk_made(asked_s=self.line.asked_s, period_s=period_s, began_s=began_s, ended_s=ended_s)
         self._say(Done(number=command.number, notices=notices_as_data(stream.take_notices())))
 
     def _writer(self, command: Generate) -> SlotWriter | NoFrames:
@@ -225,24 +267,20 @@ class RankProgram:
         if self.line is not None:
             self.line.send(message)
 
-    def _watched(self, name: str, tell: Any) -> ProgressBoard:
+    @contextlib.contextmanager
+    def _slow_work(self, name: str, tell: Any) -> Iterator[ProgressBoard]:
         """Something that may take minutes on all ranks; this thread is the one that does it."""
-        return ProgressBoard(
+        board = ProgressBoard(
             self.lockstep, name, tell, self._give_up if tell else None, still_s=self._still_s, watch_this_thread=True
         )
+        self.lockstep.set_patience(is_loading=True)
+        try:
+            with board:
+                yield board
+        finally:
+            self.lockstep.set_patience(is_loading=False)
 
     def _give_up(self, standstill: Standstill) -> None:
         error = faults.hangs(standstill.seconds, detail=standstill.detail)
         report(fault_of(error, standstill.rank), self.lockstep, self.line)
         leave(1)
-
-
-def _own_device(wanted: str) -> str:
-    """This rank's own GPU, unless another kind of device is wanted."""
-    import torch
-
-    if wanted not in ("auto", "cuda") or not torch.cuda.is_available():
-        return wanted
-    device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    torch.cuda.set_device(device)
-    return device
