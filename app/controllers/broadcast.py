@@ -8,7 +8,15 @@ from enum import Enum
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from app.controllers.engine_settings import camera_of, canvas_of, session_of, sound_of, source_of, voice_out_of
+from app.controllers.engine_settings import (
+    camera_of,
+    canvas_of,
+    generator_of,
+    session_of,
+    sound_of,
+    source_of,
+    voice_out_of,
+)
 from app.controllers.microphone import MicrophoneController
 from app.engine_client.client import EngineClient
 from app.settings.schema import AppSettings
@@ -23,6 +31,10 @@ by itself without one had a sound file that is spoken to its end."""
 
 ENDED = "session.stopped"
 """Code of the reason with which a session ends that did not fail."""
+
+_MODEL_IS_MISSING = ("models.absent", "models.partial", "models.damaged")
+_SIMPLE = {"generator": "puppet", "generator_options": "{}"}
+"""What shows a picture while the model of the chosen generator is not there."""
 
 _AGAIN_AFTER_MS = 1_000
 _TRUSTED_AFTER_MS = 60_000
@@ -43,7 +55,8 @@ class BroadcastController(QObject):
     """Keeps the wishes (settings, camera on, muted) and brings the engine in line with them.
 
     A session that ends by itself is begun again once, after a pause, with the camera if that was wanted; a second end
-    within a minute is left to the user (`begin`). A start that fails is not repeated.
+    within a minute is left to the user (`begin`). A start that fails is not repeated, but where only the model of the
+    chosen generator is missing: then the puppet is shown until `take_up_model`, or until another one is chosen.
     """
 
     settings_changed = Signal(object)
@@ -55,6 +68,7 @@ class BroadcastController(QObject):
     session_over = Signal(object, bool)
     """A live session ended though nobody asked: (Reason, whether it is being begun again)."""
     saved = Signal(str, str)
+    model_missing_changed = Signal()
 
     def __init__(
         self, client: EngineClient, store: SettingsStore, parent: QObject | None = None, *,
@@ -67,6 +81,8 @@ class BroadcastController(QObject):
         self._is_ending = self._has_begun_again = False
         self._cameras_asked = 0
         self._fault: m.Reason | None = None
+        self.model_missing: m.Reason | None = None
+        """Why the chosen generator cannot be used, where its model is what it lacks."""
         self.microphone = MicrophoneController(client, store, self)
         self.microphone.failed.connect(lambda reason: self.failed.emit("source", reason))
         self._again = self._timer(again_after_ms, self.begin)
@@ -106,6 +122,8 @@ class BroadcastController(QObject):
         self._store.save(replace(before, **changes))
         after = self.settings
         self.settings_changed.emit(after)
+        if generator_of(before) != generator_of(after):
+            self._set_model_missing(None)
         if self._phase in (_Phase.STOPPING, _Phase.AWAY):
             return  # the next session begins with the new settings
         if self._phase is _Phase.NONE:
@@ -138,6 +156,16 @@ class BroadcastController(QObject):
         """Begin again what `pause` has ended, the camera included."""
         if self._phase is _Phase.AWAY:
             self._enter(_Phase.NONE)
+            self.begin()
+
+    def take_up_model(self) -> None:
+        """The model that was missing is there: let the chosen generator make the picture."""
+        if self.model_missing is None:
+            return
+        self._set_model_missing(None)
+        if self.is_running:
+            self._restart()
+        else:
             self.begin()
 
     def set_camera(self, is_on: bool) -> None:
@@ -274,7 +302,8 @@ class BroadcastController(QObject):
         self._is_ending, self._fault = False, None
         is_muted = self.is_muted
         self._enter(_Phase.STARTING)
-        settings = session_of(self.settings, is_muted=is_muted)
+        wanted = self.settings if self.model_missing is None else replace(self.settings, **_SIMPLE)
+        settings = session_of(wanted, is_muted=is_muted)
         self._client.send(m.Start, lambda error: self._on_started(error, is_muted), settings=settings)
 
     def _on_started(self, error: m.Reason | None, was_muted: bool) -> None:
@@ -290,6 +319,10 @@ class BroadcastController(QObject):
         self._enter(_Phase.NONE)
         if error.code == "engine.lost":
             return  # `lost` tells it
+        if error.code in _MODEL_IS_MISSING and self.model_missing is None:
+            self._set_model_missing(error)
+            self.begin()
+            return
         is_picture_bad = error.code.startswith("portrait.") and self.settings.portrait != FIRST_SAMPLE
         if not is_picture_bad:
             self._want_camera(False)
@@ -318,6 +351,11 @@ class BroadcastController(QObject):
         if error and error.code != "engine.lost":
             self._want_camera(False)
             self.failed.emit("camera", error)
+
+    def _set_model_missing(self, reason: m.Reason | None) -> None:
+        if self.model_missing != reason:
+            self.model_missing = reason
+            self.model_missing_changed.emit()
 
     def _enter(self, phase: _Phase) -> None:
         self._phase = phase

@@ -51,6 +51,9 @@ class EngineClient(QObject):
     examined = Signal(object)
     voice_out_changed = Signal(object)
     sync_measured = Signal(object)
+    model_planned = Signal(object)
+    model_progressed = Signal(object)
+    model_downloaded = Signal(object)
     lost = Signal(object, int)
     """(Reason, milliseconds until the next start)"""
     closed = Signal()
@@ -75,6 +78,8 @@ class EngineClient(QObject):
             m.RecordingChanged: self.recording_changed, m.Stats: self.stats_received,
             m.DevicesListed: self.devices_listed, m.PortraitAnalysed: self.portrait_analysed,
             m.Examined: self.examined, m.VoiceOutChanged: self.voice_out_changed, m.SyncMeasured: self.sync_measured,
+            m.ModelPlanned: self.model_planned, m.ModelProgressed: self.model_progressed,
+            m.ModelDownloaded: self.model_downloaded,
         }  # fmt: skip
         self._restart = self._timer(0, self._start, is_single=True)
         self._healthy = self._timer(timeouts.healthy_after_ms, self._on_healthy, is_single=True)

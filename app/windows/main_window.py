@@ -90,7 +90,7 @@ class MainWindow(QMainWindow):
         self.state_label = QLabel("Starting...")
         self.state_label.setObjectName("label")
         self.stats_label = self._dim("")
-        self.quality_note = StatusNote(colours)
+        self.quality_note, self.model_note = StatusNote(colours), StatusNote(colours)
 
     def _button(self, text: str, symbol: str, name: str, tip: str) -> QPushButton:
         button = QPushButton(text)
@@ -177,6 +177,7 @@ class MainWindow(QMainWindow):
         texts.addWidget(self.state_label)
         texts.addWidget(self.stats_label)
         texts.addWidget(self.quality_note)
+        texts.addWidget(self.model_note)
         row.addLayout(texts, 1)
         row.addWidget(self.start_button)
         return card
@@ -192,7 +193,7 @@ class MainWindow(QMainWindow):
     def set_colours(self, colours: Palette) -> None:
         """Follow the theme."""
         self._colours = colours
-        for widget in (self.banner, self.gallery, self.preview, self.meter, self.quality_note):
+        for widget in (self.banner, self.gallery, self.preview, self.meter, self.quality_note, self.model_note):
             widget.set_colours(colours)
         for button, symbol in self._icons:
             self._set_icon(button, symbol, colours.text)

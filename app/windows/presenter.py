@@ -23,6 +23,7 @@ from app.widgets.device_picker import NONE
 from app.windows.doctor_dialog import DoctorDialog
 from app.windows.face_editing import FaceEditing
 from app.windows.main_window import MainWindow
+from app.windows.model_offer import ModelOffer
 from app.windows.session_presenter import SessionPresenter
 from app.windows.settings_dialog import SettingsDialog
 from app.windows.sync_testing import SyncTesting
@@ -48,6 +49,9 @@ class Presenter(QObject):
         self._faces = FaceEditing(window, broadcast, library, theme)
         self._tuning = TuningController(broadcast, self)
         self._sync = SyncTesting(window, client, broadcast)
+        self._models = ModelOffer(window, client, broadcast)
+        self._models.asked.connect(self.open_models)
+        self._models.download.changed.connect(self._show_offer)
         self._entries = {}
         self._cameras, self._cameras_reason = [], None
         self.dialog = None
@@ -191,6 +195,8 @@ class Presenter(QObject):
         self.dialog.set_measuring(self._tuning.is_running)
         self.dialog.changed.connect(self._on_setting)
         self.dialog.doctor_asked.connect(self.open_doctor)
+        self.dialog.model_asked.connect(self.open_models)
+        self._show_offer()
         self.dialog.open()
 
     def _on_setting(self, changes: dict[str, object]) -> None:
@@ -217,6 +223,16 @@ class Presenter(QObject):
         self._doctor.fix_asked.connect(self._broadcast.apply_fix)
         self._doctor.open()
         self._broadcast.examine()
+
+    def open_models(self) -> None:
+        """The page of FlashTalk's download."""
+        if isinstance(self.dialog, SettingsDialog):
+            self.dialog.accept()
+        self.dialog = self._models.open()
+
+    def _show_offer(self) -> None:
+        if isinstance(self.dialog, SettingsDialog):
+            self.dialog.show_model(self._models.action)
 
     def _on_start(self) -> None:
         if self._broadcast.is_camera_wanted:

@@ -52,6 +52,7 @@ class SettingsDialog(QDialog):
     changed = Signal(dict)
     doctor_asked = Signal()
     measurement_asked = Signal()
+    model_asked = Signal()
 
     def __init__(self, settings: AppSettings, cameras: list, offers: list[Offer], parent) -> None:
         super().__init__(parent)
@@ -94,8 +95,13 @@ class SettingsDialog(QDialog):
         self.measure_button.setAutoDefault(False)
         self.measure_button.setToolTip("Finds the best settings for each use; up to two minutes, the picture pauses")
         self.measure_button.clicked.connect(self._on_measure)
+        self.model_button = QPushButton("Download FlashTalk...")
+        self.model_button.setAutoDefault(False)
+        self.model_button.clicked.connect(self.model_asked)
+        self.model_button.hide()
         form.addRow("Made for", self.use_box)
         form.addRow("", self.use_note)
+        form.addRow("", self.model_button)
         form.addRow("", self.measure_button)
         form.addRow("Picture size", self._choice("canvas", settings.canvas))
         form.addRow("Frame rate", self._choice("fps", settings.fps))
@@ -160,6 +166,11 @@ class SettingsDialog(QDialog):
         self.use_box.setEnabled(bool(offers))
         self.set_measuring(False)
         self._show_use()
+
+    def show_model(self, action: str) -> None:
+        """What can be done about a model that FlashTalk lacks; empty for nothing."""
+        self.model_button.setText(action)
+        self.model_button.setVisible(bool(action))
 
     def set_measuring(self, is_measuring: bool) -> None:
         """While it is found out."""

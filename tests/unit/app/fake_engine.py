@@ -21,7 +21,7 @@ from engine.settings import MicrophoneSource
 
 MODES = (
     "obedient", "silent", "deaf", "garbage", "dies", "other_version", "refuses", "refuses_start", "refuses_portrait",
-    "stubborn", "slow", "no_microphone", "cancelled",
+    "stubborn", "slow", "no_microphone", "cancelled", "no_model", "no_hub",
 )  # fmt: skip
 REFUSAL = m.Reason(code="test.refused", message="The test refuses that.", hint="Nothing can be done.")
 BAD_PORTRAIT = m.Reason(code="portrait.damaged", message="The picture is damaged.", hint="Choose another.")
@@ -41,6 +41,22 @@ FINDINGS = [
     m.Examination(
         name="camera", state="bad", title="The driver is not loaded", message="It is not loaded.", hint="Load it.",
         code="camera.not_loaded", fix="command", command="sudo modprobe v4l2loopback",
+    ),
+]  # fmt: skip
+NO_MODEL = m.Reason(
+    code="models.absent", message="The model flashtalk-14b has not been downloaded.", hint="standin ..."
+)
+BROKEN = m.Reason(
+    code="models.connection", message="The download broke off: the line is dead.", hint="the same command"
+)
+PARTS = [
+    m.ModelPart(
+        name="chinese-wav2vec2-base", title="Hears the voice", licence="mit", page="https://hub.test/speech",
+        size_bytes=380_300_000, missing_bytes=380_300_000,
+    ),
+    m.ModelPart(
+        name="flashtalk-14b", title="SoulX-FlashTalk 14B", licence="apache-2.0", page="https://hub.test/flashtalk",
+        size_bytes=54_400_000_000, missing_bytes=34_400_000_000,
     ),
 ]  # fmt: skip
 LOWERED = m.QualityStats(
@@ -116,6 +132,9 @@ class FakeEngine:
             time.sleep(0.3)
             state("idle", "cancelled")
             return m.Reason(code="cancelled", message="Stopped before it was ready.")
+        if self.mode in ("no_model", "no_hub") and command.settings.generator.name == "flashtalk":
+            state("idle", "models.absent")
+            return NO_MODEL
         is_bad = self.mode == "refuses_portrait" and command.settings.portrait != "sample:"
         if is_bad or self.mode in ("refuses", "refuses_start"):
             state("idle", "test.refused")
@@ -193,6 +212,33 @@ class FakeEngine:
     def on_ApplyFix(self, _command: m.ApplyFix) -> None:
         emit(m.Noticed(reason=m.Reason(code="doctor.fixed", message="The folder was created.")))
         emit(m.Examined(findings=FINDINGS[:1]))
+
+    def on_PlanModel(self, command: m.PlanModel) -> None:
+        if self.mode == "no_hub":
+            emit(m.ModelPlanned(name=command.name, error=BROKEN))
+            return
+        parts = PARTS if self.mode == "no_model" else []
+        missing_bytes = sum(part.missing_bytes for part in parts)
+        emit(
+            m.ModelPlanned(
+                name=command.name, parts=parts, folder="/data/models", missing_bytes=missing_bytes,
+                free_bytes=90_000_000_000,
+            )
+        )  # fmt: skip
+
+    def on_DownloadModel(self, command: m.DownloadModel) -> None:
+        for stage, done, total in (("look up", 0, 0), ("download", 27_390_150_000, 54_780_300_000)):
+            emit(m.ModelProgressed(name=command.name, stage=stage, done_bytes=done, total_bytes=total))
+
+    def on_StopDownload(self, _command: m.StopDownload) -> None:
+        emit(m.ModelDownloaded(name="flashtalk-14b", error=m.Reason(code="cancelled", message="It was stopped.")))
+
+    def cue_arrived(self) -> None:
+        self.mode = "obedient"
+        emit(m.ModelDownloaded(name="flashtalk-14b"))
+
+    def cue_broken(self) -> None:
+        emit(m.ModelDownloaded(name="flashtalk-14b", error=BROKEN))
 
     def on_SetPortrait(self, command: m.SetPortrait) -> None:
         kind, _, name = command.portrait.partition(":")
