@@ -30,6 +30,8 @@ _OTHER_PARAMETERS_BYTES = 0.65e9
 """VAE (127 M parameters, 2 bytes) and speech encoder (94 M, 4 bytes, of rank 0)."""
 _VAE_BYTES_PER_PIXEL = 9_000
 """History and work of decoding, 3.1 GB at 768x448."""
+_VAE_HISTORY_BYTES_PER_PIXEL = 4_730
+"""Of these, what the convolutions remember; a graph needs it in its place also while nothing is decoded."""
 _TOKEN_TENSORS, _FFN_TENSORS = 12, 2
 """Tensors of a token's width and of the feed-forward's that are alive at once in a block."""
 _EXCHANGED_TENSORS = 8
@@ -48,7 +50,8 @@ _TIMESTEPS = 10
 @dataclass(frozen=True, kw_only=True)
 class MemoryParts:
     """Bytes on one GPU. `buffers` are for streamed blocks; `activations` the larger of a denoising step and of decoding
-    pictures, which follow each other; `process` is what CUDA takes before any tensor."""
+    pictures, which follow each other; `process` is what CUDA takes before any tensor; `graphs` what recorded steps and
+    decoding keep, none of which anything else can use."""
 
     weights: int
     buffers: int
@@ -56,11 +59,13 @@ class MemoryParts:
     others: int
     activations: int
     process: int
+    graphs: int = 0
 
     @property
     def total(self) -> int:
         """All parts together."""
-        return self.weights + self.buffers + self.conditions + self.others + self.activations + self.process
+        kept = self.weights + self.buffers + self.conditions + self.others
+        return kept + self.activations + self.process + self.graphs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +74,7 @@ class RankMemory:
 
     `parameters` are those that stay on the GPU, `matrix_parameters` those of them in the blocks' matrices, which take
     `matrix_bytes` each and all others `item_bytes`, as tokens do. `streamed_blocks` of the `layers` stay on the host.
+    With `has_graphs` steps and decoding are recorded, unless blocks are streamed.
     """
 
     parameters: int = 14_446_254_144
@@ -81,6 +87,7 @@ class RankMemory:
     item_bytes: int = 2
     matrix_bytes: int = 2
     streamed_blocks: int = 0
+    has_graphs: bool = False
     sizes: tuple[tuple[int, int], ...] = field(default=SIZES)
 
     def at(self, precision: str) -> RankMemory:
@@ -113,21 +120,29 @@ class RankMemory:
         """For one of `world` ranks while it streams pictures of that size, px, in chunks of `frames` latent frames."""
         tokens = -(-tokens_of(height, width, frames) // world)
         # Keys and values of text, portrait and voice: all of them on every rank.
-        keys = 2 * self.dim * self.layers * (_TEXT_AND_IMAGE_KEYS + frames * self.context_tokens)
+        voice = 2 * self.dim * self.layers * frames * self.context_tokens
+        keys = 2 * self.dim * self.layers * _TEXT_AND_IMAGE_KEYS + voice
         constant = 4 * tokens * (self.dim + self.dim // max(1, self.heads))
         modulation = 4 * _TIMESTEPS * 6 * self.layers * self.dim
         rows = _TOKEN_TENSORS * self.dim + _FFN_TENSORS * self.ffn_dim
         if world > 1:
             rows += _EXCHANGED_TENSORS * self.dim
         small = min(1.0, self.dim / RankMemory.dim)
-        pictures = _VAE_BYTES_PER_PIXEL * height * width * _share_of_rows(height // 8, world) * small
+        pixels = height * width * _share_of_rows(height // 8, world) * small
+        step, pictures = tokens * rows * self.item_bytes, _VAE_BYTES_PER_PIXEL * pixels
+        # Steps and decoding work in one pool, which is as large as the larger of them.
+        graphs = voice * self.item_bytes + step
+        if world == 1:  # several ranks decode without
+            history = _VAE_HISTORY_BYTES_PER_PIXEL * pixels
+            graphs += history + max(0.0, pictures - history - step)
         return MemoryParts(
             weights=self.weights_bytes,
             buffers=min(_SLOTS, self.streamed_blocks) * self.block_bytes,
             conditions=keys * self.item_bytes + constant + modulation,
             others=int(_OTHER_PARAMETERS_BYTES * small),
-            activations=int(max(tokens * rows * self.item_bytes, pictures)),
+            activations=int(max(step, pictures)),
             process=int(_PROCESS_BYTES + (_COMMUNICATION_BYTES if world > 1 else 0.0)),
+            graphs=int(graphs) if self.has_graphs and not self.streamed_blocks else 0,
         )
 
     def needed_bytes(self, world: int = 1, *, height: int = 768, width: int = 448) -> int:

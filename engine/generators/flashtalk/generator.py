@@ -15,9 +15,9 @@ from engine.generators.base import FrameWriter, GeneratorSpec, Progress
 from engine.generators.flashtalk.config import DiTConfig
 from engine.generators.flashtalk.effort import StepChooser, StepCounts
 from engine.generators.flashtalk.feature_cache import content_key, weights_key
-from engine.generators.flashtalk.graphs import CudaRecorder, wants_graphs
+from engine.generators.flashtalk.graphs import CudaRecorder, Recorder, RecordsNothing, wants_graphs
 from engine.generators.flashtalk.host_copies import HostCopies
-from engine.generators.flashtalk.memory import Demand, free_bytes, streamed_blocks
+from engine.generators.flashtalk.memory import Demand, free_bytes, no_room_for_graphs, streamed_blocks
 from engine.generators.flashtalk.models import (
     Models,
     are_loaded,
@@ -260,7 +260,12 @@ class FlashTalkGenerator:
         # A graph would copy the same blocks to the same places whatever is there.
         if models.streamer is not None or not wants_graphs(self._options.graphs, models.device):
             return ""
-        return self._stream.record(CudaRecorder(models.device))
+        return self._stream.record(self._recorder(models))
+
+    def _recorder(self, models: Models) -> Recorder:
+        demand = Demand(config=models.dit.config, shape=self._shape, precision=models.precision, world=self._group.size)
+        no_room = no_room_for_graphs(demand, free_bytes(models.device))
+        return RecordsNothing(no_room) if no_room else CudaRecorder(models.device)
 
     def _small_decoder(self, models: Models) -> SmallDecoder | None:
         if self._options.decoder == "vae":

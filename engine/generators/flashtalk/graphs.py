@@ -64,6 +64,18 @@ class CudaRecorder:
         return out, graph.replay
 
 
+class RecordsNothing:
+    """Implements `Recorder` where it is known beforehand that nothing can be recorded. A rank that has this one still
+    makes the same calls as the others, so that all learn of it."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def record(self, work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
+        """Raises `RuntimeError` with the reason."""
+        raise RuntimeError(self._reason)
+
+
 class GraphedCall:
     """A function of tensors, recorded: the same shapes, precisions and device each time.
 

@@ -122,6 +122,21 @@ def _what_would_fit(demand: Demand, memory: RankMemory, free_bytes: int, offload
     return " ".join(hints)
 
 
+def no_room_for_graphs(demand: Demand, free_bytes: int | None) -> str:
+    """Why a stream that is ready to begin cannot record its steps and its decoding; nothing where it can.
+
+    With so much memory free (None: enough). The work of the first chunk, whose steps are not recorded, has to fit
+    beside what graphs keep.
+    """
+    if free_bytes is None:
+        return ""
+    parts = demand.parts(replace(demand.memory, has_graphs=True))
+    needed = parts.graphs + parts.activations
+    if needed <= free_bytes:
+        return ""
+    return f"{needed / 1e9:.1f} GB of GPU memory are needed for it, and {free_bytes / 1e9:.1f} GB are free"
+
+
 def needed_bytes(config: DiTConfig, shape: StreamShape, precision: Precision, scheme: Scheme | None = None) -> int:
     """Memory of one stream and the models on its device, all of them there, while streaming."""
     return Demand(config=config, shape=shape, precision=precision, scheme=scheme).parts().total

@@ -96,6 +96,16 @@ def test_a_graph_that_cannot_be_had_is_told_and_frames_come(prepared, monkeypatc
     assert len(_pictures(generator, 0)) == FRAMES
 
 
+def test_where_there_is_no_room_nothing_is_recorded(prepared, tape_recorder, monkeypatch):
+    _with_graphs(monkeypatch, tape_recorder)
+    free = iter((10**9, 1_000))  # before the weights are there, and after
+    monkeypatch.setattr(generator_module, "free_bytes", lambda device: next(free))
+    generator, notices = prepared(graphs="on")
+    (notice,) = (notice for notice in notices if notice.code == "flashtalk.graphs")
+    assert notice.message.count("0.0 GB are free") == 2 and tape_recorder.recorded == 0
+    assert len(_pictures(generator, 0)) == FRAMES
+
+
 def test_the_chosen_kernels_are_those_of_the_models(prepared, monkeypatch):
     """Streams with the same choice share the models, and those with another do not."""
     asked, calls = [], []

@@ -10,7 +10,13 @@ torch = pytest.importorskip("torch")
 from engine.generators.flashtalk import graphs as module  # noqa: E402
 from engine.generators.flashtalk.attention import choose_attention  # noqa: E402
 from engine.generators.flashtalk.config import DiTConfig  # noqa: E402
-from engine.generators.flashtalk.graphs import CudaRecorder, GraphedCall, Stepper, wants_graphs  # noqa: E402
+from engine.generators.flashtalk.graphs import (  # noqa: E402
+    CudaRecorder,
+    GraphedCall,
+    RecordsNothing,
+    Stepper,
+    wants_graphs,
+)
 from engine.generators.flashtalk.transformer import DiT  # noqa: E402
 from engine.parallel.group import LocalGroup  # noqa: E402
 
@@ -155,6 +161,20 @@ def test_a_recorder_that_fails_is_told(caplog):
 
     reason = _refused(Scene(), Failing(), caplog)
     assert reason == "CUDA error: operation not permitted when stream is capturing"
+
+
+def test_a_rank_without_room_tells_the_others():
+    """It meets them where they compare, and none of them has a graph then."""
+    told = []
+
+    class Two(_Group):
+        def share(self, owner, make, like):
+            told.append(bool(make()[0].item()) if owner == self.rank else None)
+            return super().share(owner, make, like)
+
+    scene = Scene(Two(size=2))
+    assert not scene.record(RecordsNothing("there is no room")) and scene.stepper.refused == "there is no room"
+    assert told == [False, None]
 
 
 def test_a_recording_that_computes_something_else_is_found_out(tape_recorder, caplog):

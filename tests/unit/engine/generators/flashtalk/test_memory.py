@@ -13,7 +13,13 @@ from engine.errors import GeneratorError  # noqa: E402
 from engine.generators.flashtalk import layers  # noqa: E402
 from engine.generators.flashtalk.config import DiTConfig, StreamShape  # noqa: E402
 from engine.generators.flashtalk.kernels import attend_two  # noqa: E402
-from engine.generators.flashtalk.memory import Demand, free_bytes, needed_bytes, streamed_blocks  # noqa: E402
+from engine.generators.flashtalk.memory import (  # noqa: E402
+    Demand,
+    free_bytes,
+    needed_bytes,
+    no_room_for_graphs,
+    streamed_blocks,
+)
 from engine.generators.flashtalk.quantization.linear import QuantizedLinear, prepare_quantized  # noqa: E402
 from engine.generators.flashtalk.quantization.products import INTEGER, SCALED_AFTER, WIDENED  # noqa: E402
 from engine.generators.flashtalk.quantization.scheme import FP8, INT8  # noqa: E402
@@ -111,6 +117,22 @@ def test_decoding_and_encoding_take_no_more_than_is_counted(peak_bytes):
     assert peak_bytes(lambda: vae.encode(frames)) <= counted
 
 
+def test_a_recorded_decoder_keeps_what_is_counted(peak_bytes):
+    """History for good, and in the graphs' pool the most that one latent frame takes."""
+    with META:
+        vae = Vae(VaeConfig()).bfloat16()
+        latent = torch.empty(16, 1, 16, 16)
+    stream = vae.decode_stream()
+    stream.push(latent)
+    history = sum(frames.nbytes for frames in stream._history._frames.values())
+    assert history == pytest.approx(gpu_memory._VAE_HISTORY_BYTES_PER_PIXEL * 128 * 128, rel=1e-3)
+    stream.push(latent)
+    work = (gpu_memory._VAE_BYTES_PER_PIXEL - gpu_memory._VAE_HISTORY_BYTES_PER_PIXEL) * 128 * 128
+    assert 0.9 * work < peak_bytes(lambda: stream.push(latent)) <= work
+    stream.reset()
+    assert peak_bytes(lambda: stream.push(latent)) < work
+
+
 def test_the_meta_device_allocates_as_a_real_one(step_bytes):
     shape = StreamShape(height=64, width=48)
     on = {device: step_bytes(TINY, shape, torch.device(device), torch.float32) for device in ("meta", "cpu")}
@@ -162,6 +184,26 @@ def test_16_bits_fit_in_40_gb_8_bits_in_20_and_streamed_ones_in_less():
     card = 15.5 * GB
     assert memory.fitting(int(card), height=768, width=448).streamed_blocks < 40
     assert memory.at("int8").fitting(int(11.5 * GB), height=768, width=448).streamed_blocks < 40
+
+
+def test_graphs_need_a_pool_of_their_own_and_16_bits_still_fit_in_40_gb():
+    plain, recorded = _demand().memory, replace(_demand().memory, has_graphs=True)
+    parts = recorded.parts()
+    # By hand, of 12096 tokens, 768x448 px and 288 tokens of the voice: step 2.15 GB, history 1.63, voice 0.24.
+    assert parts.graphs / GB == pytest.approx(2.15 + 1.63 + 0.24, abs=0.02)
+    assert recorded.needed_bytes() == plain.needed_bytes() + parts.graphs < 40 * GB
+    assert recorded.streaming(1).parts().graphs == 0
+    shared = recorded.parts(4).graphs  # ranks decode without
+    assert shared < recorded.parts().activations < parts.graphs
+
+
+def test_where_graphs_have_no_room_it_is_said_why():
+    demand = _demand()
+    parts = demand.parts(replace(demand.memory, has_graphs=True))
+    needed = parts.graphs + parts.activations
+    assert no_room_for_graphs(demand, needed) == no_room_for_graphs(demand, None) == ""
+    assert no_room_for_graphs(demand, int(3 * GB)) == "7.1 GB of GPU memory are needed for it, and 3.0 GB are free"
+    assert no_room_for_graphs(demand, needed - 1)
 
 
 def test_fp32_weights_need_twice_as_much():
