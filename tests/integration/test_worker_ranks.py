@@ -323,7 +323,7 @@ def test_in_a_first_chunk_a_rank_that_compiles_is_left_alone_and_one_that_hangs_
     error = _failure(generator, _chunk(1, economy=1), frames)
     assert (error.code, error.message) == ("worker.hangs", "One of the ranks has not answered for 2 seconds.")
     assert frames.numbers == [0, 1, 2, 3, 4, 5]
-    assert "rank 1 stands at rank_generators.py:" in error.detail and "rank 0 stands at " in error.detail
+    assert "rank 1 stands at rank_troubles.py:" in error.detail and "rank 0 stands at " in error.detail
     generator.close()
 
 
