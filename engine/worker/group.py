@@ -210,7 +210,7 @@ class RankProcesses:
 
     def _patience_s(self) -> float:
         usual_s = min(max(_LEAST_PATIENCE_S, _PATIENCE * self._longest_s), self.settings.timeout_s)
-        return max(usual_s, _SILENT_S) if self._preparing else usual_s
+        return max(usual_s, self.settings.timeout_s) if self._preparing else usual_s
 
     # ---------------------------------------------------------------------------------------------------------- ending
 
