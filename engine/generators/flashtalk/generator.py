@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -184,7 +185,8 @@ class FlashTalkGenerator:
             storage=self._storage,
         )
         progress.update("portrait", 0, 1)
-        refused = yield from self._begin(models, pixels.to(device), text, image)
+        set_up = functools.partial(kept.set_up, text=text, image=image)
+        refused = yield from self._begin(models, pixels.to(device), set_up)
         self._picture = self._good = picture
         self._fingerprint = content_key(*map(weights_key, (*report.transformer_files, report.vae)))
         progress.update("portrait", 1, 1)
@@ -199,7 +201,14 @@ class FlashTalkGenerator:
         """`prepare` with models and features that are at hand: `portrait` [1, 3, 1, H, W] in [-1, 1]. Whatever they
         make is continued from, because random weights make no picture that could be told from a collapsed one."""
         self._is_watched = False
-        refused = made_at_once(self._begin(models, portrait, text, image))
+        timesteps = Schedules(STEPS).table.to(models.device)
+
+        def set_up(dit: DiT, group: SequenceGroup) -> Pieces[SetUp]:
+            yield Piece(name="conditions")
+            pictured = dit.image_keys(image.squeeze(0), group)
+            return SetUp(text=dit.text_keys(text, group), image=pictured, times=dit.time_vectors(timesteps))
+
+        refused = made_at_once(self._begin(models, portrait, set_up))
         self._picture = self._good = to_bytes(portrait)[0].cpu().numpy()
         return [*models.notices, *_refused_notices(models, refused)]
 
@@ -227,13 +236,29 @@ class FlashTalkGenerator:
         streamed = streamed_blocks(demand, free_bytes(device), options.offload)
         return Storage(precision=options.precision, offload=options.offload, streamed=streamed, sharers=world)
 
-    def _begin(self, models: Models, portrait: Tensor, text: Tensor, image: Tensor) -> Pieces[str]:
+    def _kept(
+        self, report: CheckpointReport, digest: str, device: torch.device, ranks: RankGroup | None = None
+    ) -> SetUpCache:
+        size = (self._shape.height, self._shape.width)
+        inputs = Inputs(
+            text_key=text_key(report, self._options.prompt, device),
+            image_key=image_key(report, size, digest, device),
+            # All that there are, whatever was chosen: the same tables then, to the last bit, for every choice.
+            timesteps=Schedules(STEPS).table,
+            dtype=precision_for(device, self._options.precision).dit,
+            device=device,
+        )
+        return SetUpCache(report, inputs, ranks)
+
+    def _begin(
+        self, models: Models, portrait: Tensor, set_up: Callable[[DiT, SequenceGroup], Pieces[SetUp]]
+    ) -> Pieces[str]:
         """What does not run from a graph although it should; usually nothing."""
         self._models = models
         shape, group = self._shape, self._sequence_group(models.dit.config.num_heads)
         anchor = yield from anchor_in_pieces(portrait, models.vae, shape, self._bands)
-        yield Piece(name="conditions")
-        conditions = models.dit.conditions_from(set_up(models.dit, group), anchor.y, group)
+        made = yield from set_up(models.dit, group)
+        conditions = models.dit.conditions_from(made, anchor.y, group)
         yield Piece(name="stream")
         self._noise = SeededNoise(self._seed, shape.latent, models.device)
         self._stream = FlashTalkStream(

@@ -20,6 +20,8 @@ from engine.generators.flashtalk.kernels.norm_rotary import NORM_ROTARY
 from engine.generators.flashtalk.kernels.registry import EAGER
 from engine.generators.flashtalk.kernels.rms_norm import RMS_NORM
 from engine.generators.flashtalk.packed_linears import PackedLinears, pack_linears
+from engine.generators.flashtalk.quantization.linear import QuantizedLinear, fused_for, scheme_of
+from engine.generators.flashtalk.quantization.tokens import QuantizedTokens
 from engine.parallel.group import Attention, SequenceGroup
 
 
@@ -50,10 +52,14 @@ def wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def linear_at(layer: nn.Linear, x: Tensor) -> Tensor:
-    """`layer` applied where and in the precision that `x` is: its weights may rest in a mapped file on the host."""
-    bias = None if layer.bias is None else layer.bias.to(x.device, x.dtype)
-    return F.linear(x, layer.weight.to(x.device, x.dtype), bias)
+def linear_at(layer: nn.Linear, x: Tensor, rounded: torch.dtype | None = None) -> Tensor:
+    """`layer` applied where and in the precision that `x` is: its weights may rest in a mapped file on the host, in
+    that file's precision. With `rounded` they are brought to that one first."""
+
+    def here(parameter: Tensor) -> Tensor:
+        return parameter.to(x.device, rounded or x.dtype).to(x.dtype)
+
+    return F.linear(x, here(layer.weight), None if layer.bias is None else here(layer.bias))
 
 
 class RmsNorm(nn.Module):
@@ -86,7 +92,19 @@ class SelfAttention(nn.Module):
         """Queries, keys and values by one matrix product from now on, where their layers are plain ones."""
         self._packed = pack_linears(self.q, self.k, self.v)
 
-    def forward(self, x: Tensor, table: Tensor, group: SequenceGroup, attention: Attention, first: int = 0) -> Tensor:
+    @property
+    def readers(self) -> tuple[nn.Module, ...]:
+        """The layers that read its tokens."""
+        return self.q, self.k, self.v
+
+    def forward(
+        self,
+        x: Tensor | QuantizedTokens,
+        table: Tensor,
+        group: SequenceGroup,
+        attention: Attention,
+        first: int = 0,
+    ) -> Tensor:
         """`x` [its tokens, dim] and the rows of the rotary `table` for them -> [its tokens after `first`, dim].
 
         Tokens before `first`, which a group of one may name, are attended to and do not attend.
@@ -97,8 +115,10 @@ class SelfAttention(nn.Module):
         k = ready(k, self.norm_k.weight, table, heads, self.norm_k.eps)
         return self.o(group.attend(q, k, v.unflatten(-1, self._heads), attention).flatten(-2))
 
-    def _project(self, x: Tensor, first: int) -> tuple[Tensor, ...]:
+    def _project(self, x: Tensor | QuantizedTokens, first: int) -> tuple[Tensor, ...]:
         packed = self._packed
+        if isinstance(self.q, QuantizedLinear) and scheme_of(self.readers) is not None:
+            x = self.q.tokens_of(x)  # once for all of them
         if packed is None or not packed.holds(self.q, self.k, self.v):
             return self.q(x[first:]), self.k(x), self.v(x)
         return packed(x) if not first else (self.q(x[first:]), *packed(x, after=1))
@@ -116,7 +136,7 @@ class CrossAttention(nn.Module):
         self.kernels = EAGER
         self._heads = (config.num_heads, config.head_dim)
 
-    def forward(self, x: Tensor, text: KeyValue, image: KeyValue) -> Tensor:
+    def forward(self, x: Tensor | QuantizedTokens, text: KeyValue, image: KeyValue) -> Tensor:
         """`x` [tokens, dim] -> [tokens, dim]."""
         q = self.norm_q(self.q(x)).unflatten(-1, self._heads)
         seen = self.kernels[ATTEND_TWO](q, text.k, text.v, text.bias, image.k, image.v)
@@ -144,7 +164,7 @@ class AudioCrossAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self._heads = (config.num_heads, config.head_dim)
 
-    def forward(self, x: Tensor, audio: KeyValue, runs: tuple[FrameRun, ...]) -> Tensor:
+    def forward(self, x: Tensor | QuantizedTokens, audio: KeyValue, runs: tuple[FrameRun, ...]) -> Tensor:
         """`x` [its tokens, dim] -> the same; `runs` say which tokens belong to which latent frame."""
         q = self.q_linear(x).unflatten(-1, self._heads)
         lengths = {run.stop - run.start for run in runs}
@@ -172,12 +192,13 @@ class FeedForward(nn.Sequential):
         )
         self.kernels = EAGER
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor | QuantizedTokens) -> Tensor:
         """`input` [tokens, dim] -> [tokens, dim]."""
         first, act, last = self
         if type(first) is nn.Linear and LINEAR_GELU in self.kernels:
             return last(self.kernels[LINEAR_GELU](input, first.weight, first.bias))
-        return last(act(first(input)))
+        gelu = fused_for((last,), self.kernels, "gelu")
+        return last(act(first(input)) if gelu is None else gelu(first(input))[0])
 
 
 def _attend_batch(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from engine.generators.flashtalk.image_encoder import (
     encode_image,
     rename_image_encoder,
 )
-from engine.generators.flashtalk.kernels.catalog import DIT_KERNELS, FRAME_KERNELS, VAE_KERNELS
+from engine.generators.flashtalk.kernels.catalog import FRAME_KERNELS, VAE_KERNELS, dit_kernels
 from engine.generators.flashtalk.kernels.registry import EAGER, Kernels, choose_kernels
 from engine.generators.flashtalk.kernels.vae_upsample import UPSAMPLE
 from engine.generators.flashtalk.memory import free_bytes
@@ -173,7 +173,8 @@ def _load(
     precision = precision_for(device, storage.precision)
     backend = choose_attention(device, precision.dit, attention)
     logger.info("FlashTalk runs on %s in %s with %s attention", device, precision.dit, backend.label)
-    chosen = choose_kernels((*DIT_KERNELS, *VAE_KERNELS, *FRAME_KERNELS), kernels, device, precision.dit)
+    every = (*dit_kernels(storage.scheme), *VAE_KERNELS, *FRAME_KERNELS)
+    chosen = choose_kernels(every, kernels, device, precision.dit)
     progress.update("video autoencoder", 0, 1)
     vae = load_vae(report.vae, device, precision.vae, chosen)
     speech = None
@@ -234,12 +235,19 @@ def load_speech_encoder(folder: Path, weights: Path, device: torch.device) -> Sp
     return model
 
 
+def text_key(report: CheckpointReport, prompt: str, device: torch.device) -> str:
+    """Of everything that makes text features."""
+    text_len, dtype = DiTConfig.from_dict(report.config).text_len, precision_for(device).text
+    words = [weights_key(path) for path in sorted(report.tokenizer.iterdir()) if path.is_file()]
+    return content_key(
+        "text", clean_prompt(prompt), weights_key(report.text_encoder), *words, str(text_len), str(dtype)
+    )
+
+
 def text_features(report: CheckpointReport, prompt: str, device: torch.device, progress: Progress) -> Tensor:
     """Features [n, text_dim] of the prompt on the host, from the last time or from the text encoder, loaded for it."""
     dtype = precision_for(device).text
     text_len = DiTConfig.from_dict(report.config).text_len
-    words = [weights_key(path) for path in sorted(report.tokenizer.iterdir()) if path.is_file()]
-    key = content_key("text", clean_prompt(prompt), weights_key(report.text_encoder), *words, str(text_len), str(dtype))
 
     def encode() -> Tensor:
         progress.update("text encoder", 0, 1)
@@ -252,16 +260,20 @@ def text_features(report: CheckpointReport, prompt: str, device: torch.device, p
         progress.update("text encoder", 1, 1)
         return encode_text(model, ids, mask)
 
-    return remember(key, encode)
+    return remember(text_key(report, prompt, device), encode)
+
+
+def image_key(report: CheckpointReport, size: tuple[int, int], digest: str, device: torch.device) -> str:
+    """Of everything that makes image features: `size` is height and width of the cropped portrait."""
+    weights, dtype = weights_key(report.image_encoder), precision_for(device).image
+    return content_key("image", digest, f"{size[0]}x{size[1]}", weights, str(dtype))
 
 
 def image_features(
     report: CheckpointReport, portrait: Tensor, digest: str, device: torch.device, progress: Progress
 ) -> Tensor:
     """Features [1, 257, width] of the cropped portrait [1, 3, 1, H, W] on the host; like `text_features`."""
-    dtype = precision_for(device).image
-    size = f"{portrait.shape[-2]}x{portrait.shape[-1]}"
-    key = content_key("image", digest, size, weights_key(report.image_encoder), str(dtype))
+    dtype, (height, width) = precision_for(device).image, portrait.shape[-2:]
 
     def encode() -> Tensor:
         progress.update("image encoder", 0, 1)
@@ -274,7 +286,7 @@ def image_features(
         progress.update("image encoder", 1, 1)
         return encode_image(model, portrait.to(device))
 
-    return remember(key, encode)
+    return remember(image_key(report, (height, width), digest, device), encode)
 
 
 def _with_room(path: Path, device: torch.device) -> torch.device:

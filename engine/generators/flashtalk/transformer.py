@@ -29,6 +29,7 @@ from engine.generators.flashtalk.layers import (
     linear_at,
     wide,
 )
+from engine.generators.flashtalk.quantization.linear import tokens_for
 from engine.generators.flashtalk.rope import rotary_table, sinusoid
 from engine.parallel.group import Attention, SequenceGroup
 
@@ -57,6 +58,19 @@ class StreamConditions:
     table: Tensor
     grid: tuple[int, int, int]
     runs: tuple[FrameRun, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetUp:
+    """What the set-up weights make, and nothing else needs them: with it a stream begins without reading any.
+
+    `text`, `image`: each layer's keys and values. `times`: [steps, 6, dim] and [steps, dim] in float32 or wider, what
+    the timesteps add to the modulation of blocks and head.
+    """
+
+    text: list[KeyValue]
+    image: list[KeyValue]
+    times: tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +111,16 @@ class Block(nn.Module):
         """`x` [its tokens, dim], `modulation` [6, dim] -> [its tokens after `first`, dim]; see `SelfAttention`."""
         kernels, eps = self.kernels, self._eps
         shift, scale, gate, shift_ff, scale_ff, gate_ff = modulation.unbind(0)
-        normed = kernels[NORM_MODULATE](x, shift, scale, eps)
+        (normed,) = tokens_for(self.self_attn.readers, kernels, NORM_MODULATE, x, shift, scale, eps)
         attended = self.self_attn(normed, conditions.table, group, attention, first)
-        x, normed = kernels[ADD_GATED_NORM](x[first:], attended, gate, self.norm3.weight, self.norm3.bias, eps)
+        affine = (self.norm3.weight, self.norm3.bias, eps)
+        reader = (self.cross_attn.q,)
+        x, normed = tokens_for(reader, kernels, ADD_GATED_NORM, x[first:], attended, gate, *affine)
         seen = self.cross_attn(normed, text, image)
-        x, normed = kernels[ADD_NORM](x, seen, self.norm_x.weight, self.norm_x.bias, eps)
+        affine = (self.norm_x.weight, self.norm_x.bias, eps)
+        x, normed = tokens_for((self.audio_cross_attn.q_linear,), kernels, ADD_NORM, x, seen, *affine)
         heard = self.audio_cross_attn(normed, audio, runs_after(conditions.runs, first))
-        x, normed = kernels[ADD_NORM_MODULATE](x, heard, shift_ff, scale_ff, eps)
+        x, normed = tokens_for((self.ffn[0],), kernels, ADD_NORM_MODULATE, x, heard, shift_ff, scale_ff, eps)
         return kernels[ADD_GATED](x, self.ffn(normed), gate_ff)
 
 
@@ -230,16 +247,23 @@ class DiT(nn.Module):
     ) -> StreamConditions:
         """From text features [n, text_dim], image features [257, width], the conditioning latent `y`
         [20, frames, rows, columns] and the timesteps (0 to 1000) of the steps."""
-        text, bias = self.embed_text(context.to(self.dtype))
-        pictured = self.embed_image(image.to(self.dtype))
-        modulation, head_modulation = self.embed_time(timesteps)
+        set_up = SetUp(
+            text=self.text_keys(context, group),
+            image=self.image_keys(image, group),
+            times=self.time_vectors(timesteps),
+        )
+        return self.conditions_from(set_up, y, group)
+
+    def conditions_from(self, set_up: SetUp, y: Tensor, group: SequenceGroup) -> StreamConditions:
+        """`stream_conditions` with what set-up weights make at hand, on this device."""
+        modulation, head_modulation = self._modulation(*set_up.times)
         _, frames, rows, columns = y.shape
         grid = (frames, rows // PATCH, columns // PATCH)
         start, stop = group.token_range(math.prod(grid))
         table = rotary_table(grid, self.config.head_dim, wide(y).dtype).to(y.device)
         return StreamConditions(
-            text=self._shared_keys(text, group, lambda attention: attention.text_keys(text), bias),
-            image=self._shared_keys(pictured, group, lambda attention: attention.image_keys(pictured)),
+            text=set_up.text,
+            image=set_up.image,
             modulation=modulation,
             head_modulation=head_modulation,
             patches=group.shard(self._constant_patches(y)),
@@ -247,6 +271,16 @@ class DiT(nn.Module):
             grid=grid,
             runs=frame_runs(start, stop, grid[1] * grid[2], frames),
         )
+
+    def text_keys(self, context: Tensor, group: SequenceGroup) -> list[KeyValue]:
+        """Each layer's keys and values of text features [n, text_dim]."""
+        text, bias = self.embed_text(context.to(self.dtype))
+        return self._shared_keys(text, group, lambda attention: attention.text_keys(text), bias)
+
+    def image_keys(self, features: Tensor, group: SequenceGroup) -> list[KeyValue]:
+        """Each layer's keys and values of image features [n, width]."""
+        pictured = self.embed_image(features.to(self.dtype))
+        return self._shared_keys(pictured, group, lambda attention: attention.image_keys(pictured))
 
     def _shared_keys(
         self,
@@ -294,13 +328,20 @@ class DiT(nn.Module):
 
     def embed_time(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """Modulation of every step: [steps, layers, 6, dim] for the blocks, [steps, 2, dim] for the head."""
+        return self._modulation(*self.time_vectors(timesteps))
+
+    def time_vectors(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """See `SetUp.times`."""
         first, act, last = self.time_embedding
         exact = wide(timesteps).dtype
-        e = linear_at(last, act(linear_at(first, sinusoid(timesteps, self.config.freq_dim).to(exact))))
+        hidden = linear_at(first, sinusoid(timesteps, self.config.freq_dim).to(exact), self.dtype)
+        e = linear_at(last, act(hidden), self.dtype)
         act, project = self.time_projection
-        e0 = linear_at(project, act(e)).unflatten(-1, (6, self.config.dim))
-        learned = torch.stack([block.modulation[0] for block in self.blocks]).to(e0)
-        return learned + e0[:, None], self.head.modulation.to(e) + e[:, None]
+        return linear_at(project, act(e), self.dtype).unflatten(-1, (6, self.config.dim)), e
+
+    def _modulation(self, blocks: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
+        learned = torch.stack([block.modulation[0] for block in self.blocks]).to(blocks)
+        return learned + blocks[:, None], self.head.modulation.to(head) + head[:, None]
 
     @property
     def dtype(self) -> torch.dtype:

@@ -84,9 +84,10 @@ def load_dit(
     progress: Progress,
     placement: Placement = RESIDENT,
 ) -> DiT:
-    """The transformer from its safetensors `files`, ready to step on `device`; what only conditions need, and the
-    matrices of streamed blocks, stay on the host, mapped from the file. A weight that becomes 8 bits does so on
-    `device`, and is there in 16 bits alone and only for that long.
+    """The transformer from its safetensors `files`, ready to step on `device`. What only conditions need stays in the
+    file, mapped, in the file's own precision: not a byte of it is read here. The matrices of streamed blocks stay on
+    the host, mapped as well where they have `dtype` already. A weight that becomes 8 bits does so on `device`, and is
+    there in 16 bits alone and only for that long.
 
     Raises `ModelFilesError`, or `Cancelled` from `progress`.
     """
@@ -118,7 +119,7 @@ class _Target:
     def device_of(self, name: str) -> torch.device:
         """Where the parameter of that name (of the checkpoint) belongs."""
         streamed = is_streamed(name) and int(name.split(".")[1]) in self.placement.streamed
-        return torch.device("cpu") if streamed or is_set_up_only(name) else self.device
+        return torch.device("cpu") if streamed else self.device
 
 
 def _quantized_weights(
@@ -141,16 +142,19 @@ def _read_state(
     folder: Path,
 ) -> dict[str, Tensor]:
     """Every parameter where it belongs, in the order of the files."""
-    total = sum(tensor.numel() for tensor in expected.values()) * target.dtype.itemsize
+    counts = {name: 0 if is_set_up_only(name) else tensor.numel() for name, tensor in expected.items()}
+    total = sum(counts.values()) * target.dtype.itemsize
     state: dict[str, Tensor] = {}
     done = 0
     for name, shard in where.items():
-        there, count = target.device_of(name), expected[name].numel()
+        there, count = target.device_of(name), counts[name]
         with _explained(folder):
             if quantized is not None and is_quantized(name, expected[name].shape):
                 parts = quantized.get(name, lambda shard=shard, name=name: shard.get_tensor(name), target.device)
                 base = name.removesuffix(".weight")
                 state[f"{base}.quantized"], state[f"{base}.scale"] = parts[0].to(there), parts[1].to(target.device)
+            elif is_set_up_only(name):
+                state[name] = shard.get_tensor(name)
             else:
                 state[name] = shard.get_tensor(name).to(there, target.dtype)
         told, done = done * _TOLD_STEPS // total, done + count * target.dtype.itemsize

@@ -21,7 +21,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from engine.generators.flashtalk.quantization.scheme import Scheme, quantize_weight
-from engine.generators.flashtalk.quantization.tensor_file import Layout, TensorFileWriter, file_bytes
+from engine.generators.flashtalk.quantization.tensor_file import (
+    Layout,
+    TensorFileWriter,
+    file_bytes,
+    remove_abandoned,
+)
 from engine.model_store.quantized import quantized_folder
 from engine.paths import private_folder
 
@@ -32,8 +37,9 @@ _SPARE_BYTES = 1 << 30
 """What is left free on the disk."""
 
 
-def checkpoint_key(files: Sequence[Path]) -> str:
-    """What is in these safetensors files, by their headers and the beginning, middle and end of every tensor.
+def checkpoint_key(files: Sequence[Path], counts: Callable[[str], bool] = lambda _name: True) -> str:
+    """What is in these safetensors files, by their headers and the beginning, middle and end of every tensor, or of
+    those whose name `counts`.
 
     Training and merging change every tensor that they touch all over, so this tells models apart at a thousandth of
     the reading. Raises `OSError`, or `ValueError` for a file of another kind.
@@ -44,8 +50,8 @@ def checkpoint_key(files: Sequence[Path]) -> str:
             (length,) = struct.unpack("<Q", file.read(8))
             header = file.read(length)
             digest.update(f"{path.stat().st_size} {length} ".encode() + header)
-            for entry in json.loads(header).values():
-                if "data_offsets" in entry:
+            for name, entry in json.loads(header).items():
+                if "data_offsets" in entry and counts(name):
                     _add_samples(digest, file, 8 + length, *entry["data_offsets"])
     return digest.hexdigest()
 
@@ -136,6 +142,7 @@ class QuantizedWeights:
     def _begin(self) -> None:
         needed = file_bytes(self._layout)
         private_folder(self._folder)
+        remove_abandoned(self._folder)
         free = shutil.disk_usage(self._folder).free
         if free < needed + _SPARE_BYTES:
             raise OSError(f"{needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB free")

@@ -9,15 +9,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import struct
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-_NAMES = {torch.float8_e4m3fn: "F8_E4M3", torch.int8: "I8", torch.float32: "F32", torch.bfloat16: "BF16"}
+_NAMES = {
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.int8: "I8",
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+}
 _ALIGNMENT = 8
+_ABANDONED_S = 3600.0
+"""A draft that nobody has written to for so long has lost its writer."""
 
 Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 """Name -> dtype and shape of every tensor, in the order in which they lie in the file."""
@@ -26,16 +36,16 @@ Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 class TensorFileWriter:
     """Writes beside `path` and moves into place in `close`. From one thread; `write` in any order.
 
-    The file is for this user alone. Every call may raise `OSError`; then call `discard`.
+    The file is for this user alone, and several processes may write the same one: the last to close has its name.
+    Every call may raise `OSError`; then call `discard`.
     """
 
     def __init__(self, path: Path, layout: Layout, metadata: Mapping[str, str]) -> None:
         self._path, self._layout = path, dict(layout)
-        self._draft = path.with_suffix(f".{os.getpid()}.tmp")
+        self._draft = path.with_suffix(f".{os.getpid()}-{secrets.token_hex(4)}.tmp")
         self._offsets, header = _header(self._layout, metadata)
         self._start = len(header)
         self._missing = set(self._layout)
-        self._draft.unlink(missing_ok=True)
         handle = os.open(self._draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
         self._file = os.fdopen(handle, "wb")
         try:
@@ -69,6 +79,14 @@ class TensorFileWriter:
             self._file.close()
         with contextlib.suppress(OSError):
             self._draft.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Delete what writers that were killed have left in `folder`, as far as that can be done."""
+    for draft in folder.glob("*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - draft.stat().st_mtime > _ABANDONED_S:
+                draft.unlink()
 
 
 def file_bytes(layout: Layout) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -13,7 +14,16 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from engine.generators.flashtalk import feature_cache  # noqa: E402
-from engine.generators.flashtalk.feature_cache import content_key, remember, weights_key  # noqa: E402
+from engine.generators.flashtalk.feature_cache import (  # noqa: E402
+    content_key,
+    read_entry,
+    remember,
+    remove_oldest,
+    weights_key,
+    write_entry,
+)
+from engine.generators.flashtalk.quantization import tensor_file  # noqa: E402
+from engine.generators.flashtalk.quantization.tensor_file import TensorFileWriter  # noqa: E402
 
 FEATURES = torch.arange(12.0).view(3, 4)
 
@@ -71,25 +81,85 @@ def test_a_damaged_entry_is_made_again(tmp_path, caplog, damage):
         assert torch.equal(remember("key", make, tmp_path), FEATURES) and make.made == 1
 
 
-def test_a_full_disk_is_logged_and_leaves_nothing_behind(tmp_path, caplog, monkeypatch):
-    def save(tensors, path):
-        Path(path).write_bytes(b"half of it")
-        raise OSError(28, "No space left on device")
+def _no_room(*_, **__):
+    raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(feature_cache, "save_file", save)
+
+@pytest.mark.parametrize("when", ["before", "opening", "in the middle", "at the end"])
+def test_a_full_disk_is_logged_and_leaves_nothing_behind(tmp_path, caplog, monkeypatch, when):
+    if when == "before":
+        monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
+    elif when == "opening":
+        monkeypatch.setattr(tensor_file.os, "open", _no_room)
+    elif when == "in the middle":
+        monkeypatch.setattr(TensorFileWriter, "write", _no_room)
+    else:
+        monkeypatch.setattr(tensor_file.os, "fsync", _no_room)
     with caplog.at_level(logging.WARNING):
         assert torch.equal(remember("key", Maker(), tmp_path), FEATURES)
-    assert "No space left" in caplog.text and not list(tmp_path.iterdir())
+    assert ("are needed" if when == "before" else "No space left") in caplog.text and not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-def test_a_really_full_disk_is_no_error(tmp_path, caplog, monkeypatch):
-    """The draft is a link to the device that is always full."""
-    draft = tmp_path / f"key.{os.getpid()}.tmp"
-    draft.symlink_to("/dev/full")
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limit there")
+def test_a_file_that_may_not_grow_is_no_error(tmp_path, caplog):
+    """A real error of a real write, as of a full disk."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    large = Maker(torch.zeros(1 << 20))
     with caplog.at_level(logging.WARNING):
-        assert torch.equal(remember("key", Maker(), tmp_path), FEATURES)
-    assert not draft.is_symlink()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+        try:
+            assert torch.equal(remember("key", large, tmp_path), large.features)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "could not be stored" in caplog.text and not list(tmp_path.iterdir())
+
+
+def test_one_flipped_bit_is_noticed(tmp_path, caplog):
+    remember("key", Maker(), tmp_path)
+    path = tmp_path / "key.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(remember("key", make := Maker(), tmp_path), FEATURES)
+    assert make.made == 1 and "checksum differs" in caplog.text
+
+
+def test_two_writers_of_one_entry_do_not_mix(tmp_path):
+    """Each has a draft of its own, whatever the processes' numbers; the last to be done has its name."""
+    path = tmp_path / "key.safetensors"
+    layout = {"features": (torch.float32, (3, 4))}
+    metadata = {"crc32": feature_cache._checksum({"features": FEATURES})}
+    one, other = (TensorFileWriter(path, layout, metadata) for _ in range(2))
+    for writer in (other, one):
+        writer.write("features", FEATURES)
+    one.close()
+    assert torch.equal(read_entry(path, ("features",))["features"], FEATURES)
+    other.close()
+    assert torch.equal(read_entry(path, ("features",))["features"], FEATURES)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_drafts_of_killed_writers_are_removed_and_others_are_not(tmp_path):
+    old, new = tmp_path / "old.1-ab.tmp", tmp_path / "new.2-cd.tmp"
+    for draft in (old, new):
+        draft.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    remember("key", Maker(), tmp_path)
+    assert not old.exists() and new.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="rights of another kind")
+def test_entries_are_for_this_user_alone(tmp_path):
+    before = os.umask(0)
+    try:
+        remember("key", Maker(), tmp_path / "cache")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "cache" / "key.safetensors").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "cache").stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize("place", ["file", "below a file"])
@@ -130,6 +200,16 @@ def test_the_oldest_go_when_there_are_too_many(tmp_path, monkeypatch):
     remember("key0", Maker(), tmp_path)  # used again, so it is no longer the oldest
     remember("key3", Maker(), tmp_path)
     assert {path.stem for path in tmp_path.iterdir()} == {"key0", "key2", "key3"}
+
+
+def test_the_oldest_go_when_they_take_too_much_room(tmp_path):
+    for number in range(4):
+        assert write_entry(tmp_path / f"{number}.safetensors", {"x": torch.zeros(1000)})
+        os.utime(tmp_path / f"{number}.safetensors", (number, number))
+    one = (tmp_path / "0.safetensors").stat().st_size
+    for most_bytes, left in ((4 * one, "0123"), (4 * one - 1, "123"), (2 * one, "23"), (1, "3")):
+        remove_oldest(tmp_path, most_bytes=most_bytes)
+        assert {path.stem for path in tmp_path.iterdir()} == set(left)
 
 
 # -------------------------------------------------------------------------------------------------------------- keys

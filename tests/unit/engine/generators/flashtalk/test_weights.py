@@ -27,6 +27,7 @@ from engine.generators.flashtalk.weights import (  # noqa: E402
     read_pth,
     read_safetensors,
 )
+from engine.parallel.group import LocalGroup  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -81,6 +82,7 @@ def test_every_tensor_is_the_files_in_the_wanted_precision(tiny_checkpoint, dtyp
     assert set(state) == set(stored)
     for name, value in state.items():
         wanted = torch.float32 if name.startswith("head.head") else dtype
+        wanted = stored[name].dtype if is_set_up_only(name) else wanted
         assert value.dtype == wanted and value.device == CPU, name
         assert torch.equal(value, stored[name].to(dtype).to(wanted)), name
     assert not any(parameter.requires_grad for parameter in dit.parameters()) and not dit.training
@@ -96,12 +98,34 @@ def test_a_file_in_another_precision_is_rounded_as_the_reference_does(checkpoint
     assert torch.equal(dit.head.head.weight, stored["head.head.weight"].bfloat16().float())
     assert torch.equal(dit.blocks[0].ffn[0].weight, stored["blocks.0.ffn.0.weight"].bfloat16())
     assert {value.dtype for value in _load(checkpoint).state_dict().values()} == {torch.float32}
+    assert {v.dtype for n, v in dit.state_dict().items() if is_set_up_only(n)} == {torch.float32}, "as in the file"
+
+
+def test_set_up_weights_are_rounded_when_they_are_used(checkpoint):
+    """They rest in the file's precision, and make what they would make had they been rounded while loading."""
+    for path in _shards(checkpoint):
+        _rewrite(path, lambda tensors: tensors.update({n: v.float() * 1.001 for n, v in tensors.items()}))
+    lazy, eager = _load(checkpoint, torch.bfloat16), _load(checkpoint, torch.bfloat16)
+    with torch.no_grad():
+        for name, value in eager.named_parameters():
+            if is_set_up_only(name):
+                assert dict(lazy.named_parameters())[name].dtype == torch.float32
+                value.data = value.data.bfloat16()
+        source = torch.Generator().manual_seed(1)
+        text, image = torch.randn(5, 24, generator=source), torch.randn(7, 32, generator=source)
+        steps = torch.tensor([1000.0, 300.0])
+        for one, other in zip(lazy.time_vectors(steps), eager.time_vectors(steps), strict=True):
+            assert one.dtype == torch.float32 and torch.equal(one, other)
+        for make, features in (("text_keys", text), ("image_keys", image)):
+            pairs = zip(*(getattr(dit, make)(features, LocalGroup()) for dit in (lazy, eager)), strict=True)
+            assert all(torch.equal(a.k, b.k) and torch.equal(a.v, b.v) for a, b in pairs)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/maps")
-def test_what_stays_on_the_host_is_the_mapped_file(tiny_checkpoint):
-    """No byte of it is copied where the precision agrees, so that 8 GB cost no memory of their own."""
-    dit = _load(tiny_checkpoint[0], torch.bfloat16)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_stays_on_the_host_is_the_mapped_file(tiny_checkpoint, dtype):
+    """No byte of it is copied whatever the precision, so that 8 GB cost no memory of their own."""
+    dit = _load(tiny_checkpoint[0], dtype)
     maps = []
     for line in Path("/proc/self/maps").read_text().splitlines():
         if line.endswith(".safetensors") and str(tiny_checkpoint[0]) in line:
@@ -115,7 +139,7 @@ def test_what_stays_on_the_host_is_the_mapped_file(tiny_checkpoint):
 def test_progress_goes_from_nothing_to_all_bytes(tiny_checkpoint):
     progress = Progress()
     dit = _load(tiny_checkpoint[0], torch.bfloat16, progress)
-    total = 2 * sum(parameter.numel() for parameter in dit.parameters())
+    total = 2 * sum(value.numel() for name, value in dit.named_parameters() if not is_set_up_only(name))
     done = [said[1] for said in progress.said]
     assert {(stage, of, unit) for stage, _, of, unit in progress.said} == {("transformer", total, "bytes")}
     assert done == sorted(done) and done[-1] == total
