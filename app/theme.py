@@ -101,6 +101,7 @@ def _qt_palette(c: Palette) -> QPalette:
         QPalette.ColorRole.ButtonText: c.text, QPalette.ColorRole.Highlight: c.accent,
         QPalette.ColorRole.HighlightedText: c.on_accent, QPalette.ColorRole.ToolTipBase: c.raised,
         QPalette.ColorRole.ToolTipText: c.text, QPalette.ColorRole.PlaceholderText: c.dim,
+        QPalette.ColorRole.Link: c.accent, QPalette.ColorRole.LinkVisited: c.accent,
     }  # fmt: skip
     for role, colour in roles.items():
         palette.setColor(role, QColor(colour))
@@ -116,6 +117,7 @@ def _style_sheet(c: Palette) -> str:
 QMainWindow, QDialog, #root, QMessageBox {{ background: {c.window}; color: {c.text}; }}
 QLabel {{ color: {c.text}; background: transparent; }}
 #card {{ background: {c.card}; border: 1px solid {c.line}; border-radius: 12px; }}
+#plain {{ background: transparent; border: none; }}
 #title {{ font-size: 18px; font-weight: 700; }}
 #heading {{ font-size: 14px; font-weight: 700; }}
 #label {{ font-weight: 600; }}

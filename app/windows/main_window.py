@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QSize, Qt, Signal
+from PySide6.QtCore import QSize, Signal
 from PySide6.QtGui import QKeySequence, QShortcut
-from PySide6.QtWidgets import QCheckBox, QFrame, QHBoxLayout, QLabel, QMainWindow, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QMainWindow,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from app.theme import Palette, icon
 from app.widgets.banner import Banner
+from app.widgets.cards import card, heading, scrolling_card
 from app.widgets.device_picker import DevicePicker
 from app.widgets.level_meter import LevelMeter
 from app.widgets.portrait_gallery import PortraitGallery
@@ -119,8 +129,8 @@ class MainWindow(QMainWindow):
         return row
 
     def _portraits(self) -> QFrame:
-        card, column = _card(248)
-        column.addWidget(_heading("Portraits"))
+        frame, column = card(248)
+        column.addWidget(heading("Portraits"))
         column.addWidget(self.gallery, 1)
         column.addWidget(self._dim("Drop pictures here, or paste them."))
         row = QHBoxLayout()
@@ -129,7 +139,7 @@ class MainWindow(QMainWindow):
         row.addWidget(self.paste_button)
         row.addWidget(self.remove_button)
         column.addLayout(row)
-        return card
+        return frame
 
     def _centre(self) -> QVBoxLayout:
         column = QVBoxLayout()
@@ -143,8 +153,8 @@ class MainWindow(QMainWindow):
         return column
 
     def _sound(self) -> QFrame:
-        card, column = _card(284)
-        column.addWidget(_heading("Microphone"))
+        frame, column = scrolling_card(284)
+        column.addWidget(heading("Microphone"))
         column.addWidget(self.microphone)
         column.addWidget(self.microphone_hint)
         column.addWidget(self.meter)
@@ -153,23 +163,23 @@ class MainWindow(QMainWindow):
         row.addWidget(self.mute_button)
         column.addLayout(row)
         column.addSpacing(8)
-        column.addWidget(_heading("Delayed voice to"))
+        column.addWidget(heading("Delayed voice to"))
         column.addWidget(self.voice_out)
         column.addWidget(self.voice_label)
         column.addWidget(self.sync_button)
         column.addStretch(1)
-        column.addWidget(_heading("Keep"))
+        column.addWidget(heading("Keep"))
         row = QHBoxLayout()
         row.setSpacing(8)
         row.addWidget(self.record_button, 1)
         row.addWidget(self.snapshot_button, 1)
         column.addLayout(row)
-        return card
+        return frame
 
     def _bottom(self) -> QFrame:
-        card = QFrame()
-        card.setObjectName("card")
-        row = QHBoxLayout(card)
+        frame = QFrame()
+        frame.setObjectName("card")
+        row = QHBoxLayout(frame)
         row.setContentsMargins(16, 12, 16, 12)
         row.setSpacing(16)
         texts = QVBoxLayout()
@@ -180,7 +190,7 @@ class MainWindow(QMainWindow):
         texts.addWidget(self.model_note)
         row.addLayout(texts, 1)
         row.addWidget(self.start_button)
-        return card
+        return frame
 
     def _add_shortcuts(self) -> None:
         for keys, button in (
@@ -269,20 +279,3 @@ class MainWindow(QMainWindow):
 
 def _icon_size(text: str, size_px: int) -> QSize:
     return QSize(size_px + (_GAP_PX if text else 0), size_px)
-
-
-def _card(width_px: int) -> tuple[QFrame, QVBoxLayout]:
-    card = QFrame()
-    card.setObjectName("card")
-    card.setFixedWidth(width_px)
-    column = QVBoxLayout(card)
-    column.setContentsMargins(16, 16, 16, 16)
-    column.setSpacing(10)
-    return card, column
-
-
-def _heading(text: str) -> QLabel:
-    label = QLabel(text)
-    label.setObjectName("heading")
-    label.setAlignment(Qt.AlignmentFlag.AlignLeft)
-    return label

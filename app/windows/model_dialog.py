@@ -17,7 +17,7 @@ _EXPLAINED = (
 _STATUS = {
     Stage.LOOKING: "Asking the server what there is...",
     Stage.NOT_PLANNED: "The server could not be asked.",
-    Stage.PLANNED: "Agree to the licences above, and it begins.",
+    Stage.PLANNED: "It begins when you agree to the licences above.",
     Stage.STOPPING: "Stopping...",
     Stage.STOPPED: "Stopped. What has arrived is kept.",
     Stage.FAILED: "The download has ended before it was complete.",
@@ -36,7 +36,7 @@ class ModelDialog(QDialog):
     def __init__(self, download: ModelDownload, parent) -> None:
         super().__init__(parent)
         self.setWindowTitle("Download FlashTalk")
-        self.resize(560, 420)
+        self.resize(560, 500)
         self._download = download
         title = QLabel("Download FlashTalk")
         title.setObjectName("title")

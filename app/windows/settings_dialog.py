@@ -169,8 +169,9 @@ class SettingsDialog(QDialog):
 
     def show_model(self, action: str) -> None:
         """What can be done about a model that FlashTalk lacks; empty for nothing."""
-        self.model_button.setText(action)
         self.model_button.setVisible(bool(action))
+        if action:
+            self.model_button.setText(action)
 
     def set_measuring(self, is_measuring: bool) -> None:
         """While it is found out."""

@@ -32,7 +32,7 @@ def _click(qtbot, button) -> None:
 def _page(qtbot, application):
     _click(qtbot, application.window.model_note.action_button)
     page = application.presenter.dialog
-    qtbot.waitUntil(lambda: page.status.text().startswith(("Agree", "The download broke")))
+    qtbot.waitUntil(lambda: page.status.text().startswith(("It begins", "The download broke")))
     return page
 
 

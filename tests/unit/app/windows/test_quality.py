@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from PySide6.QtWidgets import QLabel, QPushButton
 
 from app.theme import DARK, LIGHT
 from app.widgets.status_note import StatusNote
@@ -70,3 +71,18 @@ def test_no_figures_where_nothing_was_measured():
     assert pace_words(m.QualityStats()) == ""
     assert pace_words(m.QualityStats(budget_ms=40.0)) == ""
     assert pace_words(m.QualityStats(chunk_ms=7.6, budget_ms=40.0)) == "   made in 8 of 40 ms"
+
+
+def test_nothing_is_cut_in_the_smallest_window_however_much_is_told(qtbot, window):
+    window.resize(window.minimumSize())
+    window.cue("lowered")
+    qtbot.waitUntil(window.quality_note.isVisible)
+    window.model_note.tell("info", "FlashTalk needs its model", "The puppet is shown. " * 5, action="Download...")
+    window.banner.tell("warn", "No face was found in this portrait.", "Place the marks by hand.", action="Adjust...")
+    qtbot.wait(100)
+    assert (window.width(), window.height()) == (960, 600)
+    shown = [widget for widget in window.findChildren(QPushButton) if widget.isVisible()]
+    least = [(button, button.minimumSizeHint()) for button in shown]
+    assert [b.text() for b, size in least if b.height() < size.height() or b.width() < size.width()] == []
+    labels = [label for label in window.findChildren(QLabel) if label.isVisible() and label.text()]
+    assert [label.text() for label in labels if label.height() < label.heightForWidth(label.width())] == []
