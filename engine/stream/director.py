@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
-import time
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from engine.errors import Cancelled, ModelFilesError, PortraitError, StandinError, UsageError
 from engine.generators.base import Progress, SmallerSize
-from engine.generators.factory import standby_for
 from engine.media import ChunkSpec, Notice
 from engine.portrait.load import load_portrait
-from engine.settings import GeneratorSettings, SessionSettings
+from engine.settings import SessionSettings
 from engine.stream import pace_memory
+from engine.stream.loader import Loader
+from engine.stream.opening import prepare_opening
 from engine.stream.patience import Patience
+from engine.stream.resting import Resting
 from engine.stream.runner import GeneratorRunner, as_generator_error
-from engine.stream.scene import measured_again, new_generator, prepare_scene, recomposed
-from engine.stream.stage import Stage, Unless
+from engine.stream.scene import examined, prepare_scene, recomposed, standby_scene, wait_for_room
+from engine.stream.stage import Announcer, Stage, Unless
 from engine.stream.swap import Outdated, Scene
 
 logger = logging.getLogger(__name__)
 
 _HOPELESS = (ModelFilesError, PortraitError, UsageError)
 """Trying again changes nothing."""
-
-
-_ROOM_WITHIN_S, _ROOM_POLL_S = 15.0, 0.5
 
 
 class Director:
@@ -50,47 +46,37 @@ class Director:
         self._news = threading.Condition()
         self._version = 0
         self._follows_canvas = True
-        self._loader: threading.Thread | None = None
-        self._load_at_s = math.inf
-        self._is_told_ready = False
+        self._told, self._resting = Announcer(stage), Resting()
+        self._loader = Loader(
+            self._news,
+            stopping,
+            is_wanted=lambda: self._running().needs_another or self._must_replace,
+            load=self._load,
+            on_stopped=self._resting.close,
+        )
         self._size: SmallerSize | None = None
         self._must_replace = False
-        self._resting: _Resting | None = None
         self.standby: Scene | None = None
         self.coming: tuple[ChunkSpec, float] | None = None
 
     def open(self) -> Scene:
-        """The scene to go live with. Raises what would make the wanted one impossible, as far as that is quick to
-        find out, or, without a standby, whatever preparing it raises."""
-        settings = self.settings
-        stand_in = standby_for(settings.generator.name)
-        if stand_in is not None and settings.has_standby:
-            chunk = self._examined()
-            self.standby = self._prepared_standby(stand_in, settings)
-            if self.standby is not None:
-                known_s, chunk_s = pace_memory.recall(settings.generator), chunk.frames / chunk.fps
-                # One that keeps up at all needs no longer than its chunks last; one that did not is to do with less.
-                if known_s is None or (settings.adaptive and known_s > chunk_s):
-                    known_s = chunk_s
-                self.coming = (chunk, known_s)
-                return self.standby
-        scene, notices = prepare_scene(settings, self._progress)
-        if stand_in is not None:
-            pace_memory.remember(settings.generator, scene.first_frame_s)
-        self._follows_canvas = scene.generator.spec.follows_canvas
-        self._stage.on_notices(notices)
-        return scene
+        """The scene to go live with. Raises what `prepare_opening` does."""
+        opening = prepare_opening(self.settings, self._progress)
+        self.standby, self.coming = opening.standby, opening.coming
+        self._follows_canvas = opening.follows_canvas
+        if self.standby is None:
+            self._stage.on_notices(opening.notices)
+        return opening.scene
 
     def begin(self, runner: GeneratorRunner) -> None:
         """The session is about to go live with the scene of `open`; loads the wanted one if that was its standby."""
         self._runner = runner
         with self._news:
             if self.standby is None:
-                self._is_told_ready = True
-                self._stage.on_ready()
+                self._told.ready()
             else:
-                self._tell_standby()
-                self._ask_for_load(0.0)
+                self._tell_loading()
+                self._loader.ask(0.0)
 
     def change(self, **changes: Any) -> None:
         """Another portrait or canvas. Raises what preparing it raises; then everything stays as it was."""
@@ -106,12 +92,11 @@ class Director:
         self._stage.on_notices(notices)
         with self._news:
             if not self._running().needs_another:
-                if not self._is_told_ready:
-                    self._tell_ready()
+                self._tell_ready()
             elif not is_same_portrait or self._follows_canvas:
                 if self.standby is not None:
-                    self._tell_standby()
-                self._ask_for_load(0.0)
+                    self._tell_loading()
+                self._loader.ask(0.0)
 
     def on_failure(self, error: StandinError) -> None:
         """The running generator failed. Its standby has taken over already, or its last picture is held."""
@@ -119,23 +104,17 @@ class Director:
         with self._news:
             wait_s = self._patience.failed(self._stage.presented())
             self._stage.on_error(error)
-            self._is_told_ready = False
-            message = "The generator failed and is being started again."
-            if self.standby is not None and not runner.has_failed:
-                message = f"The generator failed; the {_name_of(self.standby)} stands in while it starts again."
-            self._stage.on_standby("session.fallback", message, "Please wait.")
-            if self._load_at_s == math.inf:
-                self._ask_for_load(wait_s)
+            self._told.failed(_name_of(self.standby) if not runner.has_failed else "")
+            if not self._loader.is_planned:
+                self._loader.ask(wait_s)
 
     def rest(self, scene: Scene, economy: int, wait_s: float) -> None:
         """`scene` is too slow, and its standby makes the picture: keep it, and see after `wait_s` how quick it is in
         the n-th of its economies."""
         with self._news:
-            self._resting = _Resting(scene, self._version, economy)
-            self._is_told_ready = False
-            message = f"The {_name_of_standby(self.standby)} stands in while {scene.generator.spec.name} is too slow."
-            self._stage.on_standby("session.too_slow", message, "It returns by itself when the computer keeps up.")
-            self._ask_for_load(wait_s)
+            self._resting.keep(scene, self._version, economy)
+            self._told.too_slow(_name_of(self.standby), _name_of(scene))
+            self._loader.ask(wait_s)
 
     def resize(self, size: SmallerSize | None, resting: Scene | None = None) -> None:
         """Load the wanted generator in another size (None: its own) and let it take over: beside the one that there is
@@ -144,24 +123,19 @@ class Director:
         with self._news:
             self._size, self._must_replace = size, True
             if resting is not None:
-                self._resting = _Resting(resting, self._version, 0)
-                self._is_told_ready = False
-                self._tell_standby()
-            self._ask_for_load(0.0)
+                self._resting.keep(resting, self._version, 0)
+                self._tell_loading()
+            self._loader.ask(0.0)
 
     def close(self) -> None:
         """Close what rests; after `join`. A load that hangs does so itself at its end."""
         with self._news:
-            if self._loader is None:
-                self._close_resting()
+            if not self._loader.is_running:
+                self._resting.close()
 
     def join(self, timeout_s: float) -> None:
         """Wait for the loading thread, after `stopping` was set."""
-        with self._news:
-            loader = self._loader
-            self._news.notify_all()
-        if loader is not None and loader is not threading.current_thread():
-            loader.join(timeout_s)
+        self._loader.join(timeout_s)
 
     # --------------------------------------------------------------------------------------- changes while live
 
@@ -169,7 +143,7 @@ class Director:
         if self.standby is None:
             return None
         load_portrait(settings.portrait)  # one that cannot even be read is another error than one without a face
-        standby = self._prepared_standby(_name_of(self.standby), settings)
+        standby = standby_scene(_name_of(self.standby), settings, self._progress)
         if standby is None:
             raise PortraitError(
                 "Nothing could stand in for this portrait if its generator failed.",
@@ -226,39 +200,13 @@ class Director:
 
     # -------------------------------------------------------------------------------------------------- loading
 
-    def _ask_for_load(self, wait_s: float) -> None:
-        """Load the wanted scene in `wait_s`; `_news` is held."""
-        self._load_at_s = time.monotonic() + wait_s
-        self._news.notify_all()
-        if self._loader is None and not self._stopping.is_set():
-            self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
-            self._loader.start()
-
     def _load(self) -> None:
-        while self._is_load_due():
-            try:
-                self._load_once()
-            except Cancelled:
-                pass  # the settings changed, or the session ends
-            except Exception as error:  # noqa: BLE001 - loading may fail in any way; the session goes on
-                self._plan_another_try(error)
-
-    def _is_load_due(self) -> bool:
-        """Waits until it is; false once nothing is to be loaded, and this thread is no more then."""
-        with self._news:
-            while not self._stopping.is_set() and self._is_load_wanted() and self._load_at_s < math.inf:
-                wait_s = self._load_at_s - time.monotonic()
-                if wait_s <= 0:
-                    self._load_at_s = math.inf
-                    return True
-                self._news.wait(wait_s)
-            self._loader, self._load_at_s = None, math.inf
-            if self._stopping.is_set():
-                self._close_resting()
-            return False
-
-    def _is_load_wanted(self) -> bool:
-        return self._running().needs_another or self._must_replace
+        try:
+            self._load_once()
+        except Cancelled:
+            pass  # the settings changed, or the session ends
+        except Exception as error:  # noqa: BLE001 - loading may fail in any way; the session goes on
+            self._plan_another_try(error)
 
     def _load_once(self) -> None:
         """Prepare the wanted scene and let it take over, unless the settings changed on the way."""
@@ -267,7 +215,7 @@ class Director:
             version, settings, size = self._version, self.settings, self._size
         progress = Unless(self._progress, lambda: self._stopping.is_set() or self._version != version)
         if runner.has_failed and self.standby is not None:
-            self._repair_standby(version, settings, progress)
+            self._repair_standby(settings, progress)
         made = self._measured_resting(version, progress) or self._loaded(settings, size, progress)
         if made is None:
             return
@@ -286,7 +234,7 @@ class Director:
         self._stage.on_notices(notices)
         with self._news:
             self._must_replace &= size is not self._size
-            if not runner.needs_another and not self._is_told_ready:
+            if not runner.needs_another:
                 self._tell_ready()
 
     def _loaded(
@@ -301,60 +249,45 @@ class Director:
             raise
         except StandinError as error:
             if size is None or not self._must_replace:
-                self._close_resting()
+                self._resting.close()
                 raise
             logger.warning("%s could not be had in %s: %s", settings.generator.name, size.name, error)
             with self._news:
-                self._size, self._must_replace, self._load_at_s = None, False, time.monotonic()
+                self._size, self._must_replace = None, False
+                self._loader.ask(0.0)
             self._stage.on_size_refused()
             return None
-        self._close_resting()
+        self._resting.close()
         return made
 
     def _measured_resting(self, version: int, progress: Unless) -> tuple[Scene, list[Notice]] | None:
         """What rests, if it is still what is wanted and quick enough by now. Raises `Cancelled` if it is not, and is
         tried again later."""
-        with self._news:
-            resting = self._resting
-        if resting is None or resting.version != version or self._must_replace:
+        scene = self._resting.measured(version, progress) if not self._must_replace else None
+        if scene is None:
             return None
-        try:
-            scene = measured_again(resting.scene, progress, resting.economy)
-        except Cancelled:
-            raise
-        except BaseException:
-            self._close_resting()
-            raise
         wait_s = self._stage.may_return(scene)
         with self._news:
             if wait_s > 0:
-                self._load_at_s = time.monotonic() + wait_s
+                self._loader.ask(wait_s)
                 raise Cancelled("It is still too slow.")
-            self._resting = None
+            self._resting.release()
         return scene, []
 
     def _make_room(self, settings: SessionSettings, size: SmallerSize | None, progress: Unless) -> None:
         """See whether another one fits beside the one that there is; if not, end that, and let the standby make the
         picture. Raises what makes the other one impossible."""
         try:
-            _check(settings, size)
-            return None
+            examined(settings, size)
+            return
         except StandinError as error:
             if self.standby is None:
                 raise
             logger.info("not beside the one that there is: %s", error)
-        self._close_resting()
+        self._resting.close()
         if not self._running().needs_another:
             self._end_running(progress)
-        give_up_s = time.monotonic() + _ROOM_WITHIN_S
-        while True:  # a process that has ended gives its memory back some time later
-            progress.check()
-            try:
-                return _check(settings, size)
-            except StandinError:
-                if time.monotonic() > give_up_s:
-                    raise
-            self._stopping.wait(_ROOM_POLL_S)
+        wait_for_room(settings, size, progress, self._stopping)
 
     def _end_running(self, progress: Unless) -> None:
         """In this thread: ending ranks takes seconds, for which the standby's pictures cannot wait."""
@@ -362,20 +295,14 @@ class Director:
             progress.check()
             replaced = self._running().swap(self.standby, keeps_replaced=True)
         with self._news:
-            self._is_told_ready = False
-            self._tell_standby()
+            self._tell_loading()
         if replaced is not None:
             replaced.generator.close()
 
-    def _close_resting(self) -> None:
-        resting, self._resting = self._resting, None
-        if resting is not None:
-            resting.scene.generator.close()
-
-    def _repair_standby(self, version: int, settings: SessionSettings, progress: Unless) -> None:
+    def _repair_standby(self, settings: SessionSettings, progress: Unless) -> None:
         """The standby has failed, too: a fresh one shows something while the wanted one is loaded."""
         assert self.standby is not None
-        standby = self._prepared_standby(_name_of(self.standby), settings)
+        standby = standby_scene(_name_of(self.standby), settings, self._progress)
         if standby is None:
             return
         try:
@@ -396,70 +323,25 @@ class Director:
                 return
             self._stage.on_error(as_generator_error(name, error))
             if self.standby is None or not isinstance(error, _HOPELESS):
-                self._load_at_s = time.monotonic() + self._patience.failed(self._stage.presented())
+                self._loader.ask(self._patience.failed(self._stage.presented()))
                 return
-            message = f"{name} could not be started, so the {_name_of(self.standby)} stays."
-            self._stage.on_standby("session.standby_stays", message, "Change it and start again.")
-
-    def _examined(self) -> ChunkSpec:
-        """What the wanted generator asks for, after it has been looked at without being loaded."""
-        wanted = new_generator(self.settings)
-        try:
-            wanted.check()
-            self._follows_canvas = wanted.spec.follows_canvas
-            return wanted.spec.chunk
-        finally:
-            wanted.close()
-
-    def _prepared_standby(self, name: str, settings: SessionSettings) -> Scene | None:
-        """None where the standby can make nothing of the portrait: then nothing stands in."""
-        settings = msgspec.structs.replace(settings, generator=GeneratorSettings(name=name))
-        try:
-            scene, _ = prepare_scene(settings, self._progress)
-        except PortraitError as error:
-            logger.info("nothing can stand in: %s", error)
-            return None
-        return scene
+            self._told.hopeless(_name_of(self.standby), name)
 
     # -------------------------------------------------------------------------------------------------- telling
 
     def _tell_ready(self) -> None:
-        self._is_told_ready = True
-        self._patience.recovered(self._stage.presented())
-        self._stage.on_ready()
+        """The wanted one runs (again); `_news` is held."""
+        if not self._told.is_ready:
+            self._patience.recovered(self._stage.presented())
+            self._told.ready()
 
-    def _tell_standby(self) -> None:
-        assert self.standby is not None
-        message = f"The {_name_of(self.standby)} is shown until {self.settings.generator.name} is ready."
-        self._stage.on_standby("session.standby", message, "It takes over by itself.")
+    def _tell_loading(self) -> None:
+        self._told.loading(_name_of(self.standby), self.settings.generator.name)
 
     def _running(self) -> GeneratorRunner:
         assert self._runner is not None
         return self._runner
 
 
-def _name_of(scene: Scene) -> str:
-    return scene.generator.spec.name
-
-
-def _name_of_standby(standby: Scene | None) -> str:
-    return _name_of(standby) if standby is not None else "last picture"
-
-
-def _check(settings: SessionSettings, size: SmallerSize | None) -> None:
-    """Whether that generator could be prepared now, with all that others take of the computer. Raises what `check`
-    does."""
-    wanted = new_generator(settings, size)
-    try:
-        wanted.check()
-    finally:
-        wanted.close()
-
-
-@dataclass(frozen=True)
-class _Resting:
-    """A generator that was too slow, and for which `version` of the settings."""
-
-    scene: Scene
-    version: int
-    economy: int
+def _name_of(scene: Scene | None) -> str:
+    return scene.generator.spec.name if scene is not None else ""

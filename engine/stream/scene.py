@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 
 from engine.canvas import CanvasComposer
-from engine.generators.base import Generator, Progress, SmallerSize
+from engine.errors import PortraitError, StandinError
+from engine.generators.base import Generator, GeneratorSpec, Progress, SmallerSize
 from engine.generators.factory import create_generator
 from engine.media import AudioChunk, Notice, first_sample_of
 from engine.portrait.load import load_portrait
-from engine.settings import SessionSettings
+from engine.settings import GeneratorSettings, SessionSettings
+from engine.stream.stage import Unless
 from engine.stream.swap import Scene
 
+logger = logging.getLogger(__name__)
+
 _WARM_UP_CHUNKS = 3
+_ROOM_WITHIN_S, _ROOM_POLL_S = 15.0, 0.5
 
 
 def prepare_scene(
@@ -57,6 +65,45 @@ def new_generator(settings: SessionSettings, size: SmallerSize | None = None) ->
     wanted = settings.generator
     options = wanted.options if size is None else {**wanted.options, **size.options}
     return create_generator(wanted.name, seed=wanted.seed, fps=settings.fps, options=options)
+
+
+def examined(settings: SessionSettings, size: SmallerSize | None = None) -> GeneratorSpec:
+    """What that generator will be, after it has been looked at without being loaded: whether it could be prepared now,
+    with all that others take of the computer. Raises what `check` does."""
+    wanted = new_generator(settings, size)
+    try:
+        wanted.check()
+        return wanted.spec
+    finally:
+        wanted.close()
+
+
+def wait_for_room(
+    settings: SessionSettings, size: SmallerSize | None, progress: Unless, stopping: threading.Event
+) -> None:
+    """Until that generator could be prepared: a process that has ended gives its memory back some time later. Raises
+    what makes it impossible for 15 s, and `Cancelled`."""
+    give_up_s = time.monotonic() + _ROOM_WITHIN_S
+    while True:
+        progress.check()
+        try:
+            examined(settings, size)
+            return
+        except StandinError:
+            if time.monotonic() > give_up_s:
+                raise
+        stopping.wait(_ROOM_POLL_S)
+
+
+def standby_scene(name: str, settings: SessionSettings, progress: Progress) -> Scene | None:
+    """The standby of that name, prepared. None where it can make nothing of the portrait: then nothing stands in."""
+    settings = msgspec.structs.replace(settings, generator=GeneratorSettings(name=name))
+    try:
+        scene, _ = prepare_scene(settings, progress)
+    except PortraitError as error:
+        logger.info("nothing can stand in: %s", error)
+        return None
+    return scene
 
 
 def measured_again(scene: Scene, progress: Progress, economy: int) -> Scene:
