@@ -9,7 +9,7 @@ from engine.generators.flashtalk.kernels.linear_gelu import LINEAR_GELU
 from engine.generators.flashtalk.kernels.norm_rotary import NORM_ROTARY
 from engine.generators.flashtalk.kernels.residual import ADD_GATED
 from engine.generators.flashtalk.kernels.rms_norm import RMS_NORM
-from engine.generators.flashtalk.kernels.vae_norm import ADD_BIAS, NORM_SILU, NORM_SILU_JOIN
+from engine.generators.flashtalk.kernels.vae_norm import ADD_BIAS, ADD_NORM_SILU_JOIN, NORM_SILU, NORM_SILU_JOIN
 from engine.generators.flashtalk.kernels.vae_upsample import UPSAMPLE
 
 DIT_KERNELS = (
@@ -23,7 +23,7 @@ DIT_KERNELS = (
     ATTEND_TWO,
     LINEAR_GELU,
 )
-VAE_KERNELS = (NORM_SILU_JOIN, NORM_SILU, ADD_BIAS, UPSAMPLE)
+VAE_KERNELS = (NORM_SILU_JOIN, NORM_SILU, ADD_BIAS, ADD_NORM_SILU_JOIN, UPSAMPLE)
 """Of the video autoencoder."""
 FRAME_KERNELS = (COLOR_MATCH, TO_BYTES)
 """Of what happens to decoded frames."""

@@ -19,8 +19,8 @@ _TILE = 4096
 
 @triton.jit
 def _pixels(
-    x_at, before_at, gamma_at, bias_at, out_at, old, pixels, width, root, floor,
-    HAS_BIAS: tl.constexpr, BLOCK: tl.constexpr, CHANNELS: tl.constexpr,
+    x_at, other_at, before_at, gamma_at, bias_at, sum_at, out_at, old, pixels, width, root, floor,
+    HAS_OTHER: tl.constexpr, HAS_BIAS: tl.constexpr, BLOCK: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     pixel = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
     channel = tl.arange(0, CHANNELS)[None, :]
@@ -28,9 +28,16 @@ def _pixels(
     is_old = (pixel < old) & is_channel
     is_new = (pixel >= old) & (pixel < pixels) & is_channel
     kind = out_at.dtype.element_ty
-    x = tl.load(x_at + (pixel - old) * width + channel, mask=is_new, other=0.0).to(tl.float32)
+    own = (pixel - old) * width + channel
+    x = tl.load(x_at + own, mask=is_new, other=0.0).to(tl.float32)
+    if HAS_OTHER:
+        x += tl.load(other_at + own, mask=is_new, other=0.0).to(tl.float32)
     if HAS_BIAS:
         x += tl.where(is_new, tl.load(bias_at + channel, mask=is_channel, other=0.0).to(tl.float32), 0.0)
+    if HAS_OTHER:
+        total = x.to(kind)
+        tl.store(sum_at + own, total, mask=is_new)
+        x = total.to(tl.float32)
     length = tl.maximum(tl.sqrt(tl.sum(x * x, axis=1)), floor)[:, None]
     gamma = tl.load(gamma_at + channel, mask=is_channel, other=0.0).to(tl.float32)
     y = x * (root / length) * gamma
@@ -55,7 +62,7 @@ def norm_silu(x: Tensor, gamma: Tensor, bias: Tensor | None = None) -> Tensor:
     if not _is_last(x):
         return vae_norm.norm_silu(x, gamma, bias)
     out = torch.empty_like(x)
-    _launch(x, x, 0, gamma, bias, out)
+    _launch(x, None, None, gamma, bias, None, out)
     return out
 
 
@@ -64,8 +71,17 @@ def norm_silu_join(x: Tensor, before: Tensor, gamma: Tensor, bias: Tensor | None
     if not (_is_last(x) and _is_last(before)):
         return vae_norm.norm_silu_join(x, before, gamma, bias)
     joined = room_like(before, before.shape[2] + x.shape[2])
-    _launch(x, before, before.shape[2], gamma, bias, joined)
+    _launch(x, None, before, gamma, bias, None, joined)
     return joined
+
+
+def add_norm_silu_join(inner: Tensor, x: Tensor, bias: Tensor, before: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
+    """See `vae_norm.add_norm_silu_join`; one pass for both results."""
+    if not (_is_last(inner) and _is_last(x) and _is_last(before)):
+        return vae_norm.add_norm_silu_join(inner, x, bias, before, gamma)
+    total, joined = torch.empty_like(inner), room_like(before, before.shape[2] + x.shape[2])
+    _launch(inner, x, before, gamma, bias, total, joined)
+    return total, joined
 
 
 def add_bias(inner: Tensor, x: Tensor, bias: Tensor) -> Tensor:
@@ -78,14 +94,24 @@ def add_bias(inner: Tensor, x: Tensor, bias: Tensor) -> Tensor:
     return out
 
 
-def _launch(x: Tensor, before: Tensor, earlier: int, gamma: Tensor, bias: Tensor | None, out: Tensor) -> None:
+def _launch(
+    x: Tensor,
+    other: Tensor | None,
+    before: Tensor | None,
+    gamma: Tensor,
+    bias: Tensor | None,
+    total: Tensor | None,
+    out: Tensor,
+) -> None:
+    """What is not there is never read; `x` or `out` stand in for its address."""
     width, in_frame = x.shape[1], x.shape[3] * x.shape[4]
+    earlier = 0 if before is None else before.shape[2]
     pixels, channels = (earlier + x.shape[2]) * in_frame, triton.next_power_of_2(width)
     block = max(1, _TILE // channels)
     _pixels[(triton.cdiv(pixels, block),)](
-        x, before, gamma, gamma if bias is None else bias, out,
-        earlier * in_frame, pixels, width, math.sqrt(width), NORM_FLOOR,
-        HAS_BIAS=bias is not None, BLOCK=block, CHANNELS=channels, num_warps=8,
+        x, x if other is None else other, before if earlier else x, gamma, gamma if bias is None else bias,
+        out if total is None else total, out, earlier * in_frame, pixels, width, math.sqrt(width), NORM_FLOOR,
+        HAS_OTHER=other is not None, HAS_BIAS=bias is not None, BLOCK=block, CHANNELS=channels, num_warps=8,
     )  # fmt: skip
 
 

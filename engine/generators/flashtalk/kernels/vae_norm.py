@@ -46,6 +46,16 @@ def add_bias(inner: Tensor, x: Tensor, bias: Tensor) -> Tensor:
     return (inner.to(wide) + x + bias.reshape(-1, 1, 1, 1)).to(inner.dtype)
 
 
+def add_norm_silu_join(inner: Tensor, x: Tensor, bias: Tensor, before: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
+    """`add_bias` of the first three, and `norm_silu_join` of that behind `before`, which may have no frames.
+
+    The end of one residual block and the beginning of the next. The sum is rounded before it is normed, as when the two
+    are done one after the other, so that the results are the same to the last bit.
+    """
+    total = add_bias(inner, x, bias)
+    return total, norm_silu_join(total, before, gamma)
+
+
 def room_like(x: Tensor, frames: int) -> Tensor:
     """Empty [1, C, frames, H, W] in the layout of `x` [1, C, T, H, W]."""
     is_last = x.stride(1) == 1 and x.shape[1] > 1
@@ -116,8 +126,24 @@ def _add_samples(generator: torch.Generator, device: torch.device, dtype: torch.
     ]
 
 
+def _add_join_samples(generator: torch.Generator, device: torch.device, dtype: torch.dtype):
+    """Behind two frames and behind none."""
+    samples = []
+    for inner, x, bias in _add_samples(generator, device, dtype):
+        gamma = _row(generator, device, x.shape[1], dtype).reshape(-1, 1, 1, 1)
+        samples.append((inner, x, bias, _drawn(generator, device, dtype, x.shape[1], 2), gamma))
+    inner, x, bias, before, gamma = samples[-1]
+    return [*samples, (inner[:, :, :1], x[:, :, :1], bias, before[:, :, :0], gamma)]
+
+
 NORM_SILU = FusedKernel(name="vae_norm_silu", eager=norm_silu, load=_triton("norm_silu"), samples=_norm_samples)
 NORM_SILU_JOIN = FusedKernel(
     name="vae_norm_silu_join", eager=norm_silu_join, load=_triton("norm_silu_join"), samples=_join_samples
 )
 ADD_BIAS = FusedKernel(name="vae_add_bias", eager=add_bias, load=_triton("add_bias"), samples=_add_samples)
+ADD_NORM_SILU_JOIN = FusedKernel(
+    name="vae_add_norm_silu_join",
+    eager=add_norm_silu_join,
+    load=_triton("add_norm_silu_join"),
+    samples=_add_join_samples,
+)

@@ -10,9 +10,11 @@ from engine.generators.flashtalk.kernels.catalog import VAE_KERNELS  # noqa: E40
 from engine.generators.flashtalk.kernels.registry import check, choose_kernels, errors_of  # noqa: E402
 from engine.generators.flashtalk.kernels.vae_norm import (  # noqa: E402
     ADD_BIAS,
+    ADD_NORM_SILU_JOIN,
     NORM_SILU,
     NORM_SILU_JOIN,
     add_bias,
+    add_norm_silu_join,
     norm_silu,
     norm_silu_join,
 )
@@ -24,7 +26,7 @@ from engine.generators.flashtalk.kernels.vae_upsample import (  # noqa: E402
 )
 from engine.generators.flashtalk.vae import Vae, VaeConfig  # noqa: E402
 
-TRITON = [NORM_SILU, NORM_SILU_JOIN, ADD_BIAS]
+TRITON = [NORM_SILU, NORM_SILU_JOIN, ADD_BIAS, ADD_NORM_SILU_JOIN]
 LAST = torch.channels_last_3d
 
 
@@ -47,7 +49,10 @@ def test_plain_forms_compute_what_the_specification_says():
     torch.testing.assert_close(norm_silu(x, gamma, bias), exact(shifted), rtol=0, atol=1e-12)
     joined = torch.cat((before, exact(shifted)), dim=2)
     torch.testing.assert_close(norm_silu_join(x, before, gamma, bias), joined, rtol=0, atol=1e-12)
-    torch.testing.assert_close(add_bias(x, 2 * x, bias), 3 * x + bias.view(6, 1, 1, 1), rtol=0, atol=1e-12)
+    total = 3 * x + bias.view(6, 1, 1, 1)
+    torch.testing.assert_close(add_bias(x, 2 * x, bias), total, rtol=0, atol=1e-12)
+    both = add_norm_silu_join(x, 2 * x, bias, before, gamma)
+    torch.testing.assert_close(both, (total, torch.cat((before, exact(total)), dim=2)), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -56,7 +61,9 @@ def test_plain_forms_keep_the_layout_and_round_once(dtype, layout):
     x = _drawn(1, 64, 3, 4, 5, dtype=dtype).contiguous(memory_format=layout)
     before, gamma = x[:, :, :2].contiguous(memory_format=layout), _drawn(64, 1, 1, 1, seed=2, dtype=dtype)
     kept = x.clone()
-    results = (norm_silu(x, gamma), norm_silu_join(x, before, gamma), add_bias(x, x, gamma.flatten().float()))
+    bias = gamma.flatten().float()
+    results = (norm_silu(x, gamma), norm_silu_join(x, before, gamma), add_bias(x, x, bias))
+    results += add_norm_silu_join(x, x, bias, before, gamma)
     for result in results:
         assert result.dtype == dtype and result.is_contiguous(memory_format=layout)
     assert torch.equal(x, kept)
@@ -88,10 +95,26 @@ def test_the_check_tells_when_a_kernel_reads_something_else(kernel, kernel_devic
             check(kernel, careless, kernel_device, torch.float32)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_in_one_pass_or_two_the_sum_and_its_norm_are_the_same_to_the_last_bit(kernel_device, dtype):
+    """Fused or plain, a block hands on the very numbers that it handed on before."""
+    drawn = ADD_NORM_SILU_JOIN.samples(torch.Generator(kernel_device).manual_seed(3), kernel_device, dtype)
+    for inner, x, bias, before, gamma in drawn:
+        total, joined = ADD_NORM_SILU_JOIN.load()(inner, x, bias, before, gamma)
+        apart = ADD_BIAS.load()(inner, x, bias)
+        assert torch.equal(total, apart)
+        normed = NORM_SILU_JOIN.load()(apart, before, gamma)
+        # Compiled, the two may sum up the squares of a pixel in another order.
+        assert torch.equal(joined, normed) or kernel_device.type == "cuda"
+        torch.testing.assert_close(joined, normed)
+
+
 def test_other_layouts_are_left_to_the_plain_forms(kernel_device):
     x, gamma = _drawn(1, 6, 2, 4, 5).to(kernel_device), _drawn(6, 1, 1, 1, seed=2).to(kernel_device)
     assert torch.equal(NORM_SILU.load()(x, gamma), norm_silu(x, gamma))
     assert torch.equal(NORM_SILU_JOIN.load()(x, x, gamma), norm_silu_join(x, x, gamma))
+    given = (x, x, gamma.flatten(), x, gamma)
+    assert all(map(torch.equal, ADD_NORM_SILU_JOIN.load()(*given), add_norm_silu_join(*given)))
 
 
 # ------------------------------------------------------------------------------------------- up-sampling
