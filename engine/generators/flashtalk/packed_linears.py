@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.generators.flashtalk.quantization.linear import QuantizedLinear
+from engine.generators.flashtalk.quantization.tokens import QuantizedTokens
 
 
 class PackedLinears:
@@ -18,7 +20,7 @@ class PackedLinears:
     weights afterwards is noticed by `holds`, and is then to be called by itself.
     """
 
-    def __init__(self, layers: Sequence[nn.Module], products: Sequence[Callable[[Tensor], Tensor]]) -> None:
+    def __init__(self, layers: Sequence[nn.Module], products: Sequence[Callable[[Any], Tensor]]) -> None:
         """`products[n]` is what the layers from number n on make together."""
         self._sizes = [int(layer.out_features) for layer in layers]  # type: ignore[arg-type]
         self._products = products
@@ -31,8 +33,9 @@ class PackedLinears:
             for layer, place in zip(layers, self._places, strict=True)
         )
 
-    def __call__(self, x: Tensor, *, after: int = 0) -> tuple[Tensor, ...]:
-        """What the layers make of `x` [tokens, width], without the first `after` of them: columns of one tensor."""
+    def __call__(self, x: Tensor | QuantizedTokens, *, after: int = 0) -> tuple[Tensor, ...]:
+        """What the layers make of `x` [tokens, width], which 8-bit ones also take in 8 bits, without the first `after`
+        of them: columns of one tensor."""
         return self._products[after](x).split(self._sizes[after:], dim=-1)
 
 
@@ -69,7 +72,7 @@ def _packed_plain(layers: list[nn.Linear]) -> PackedLinears:
         for layer, part in zip(layers, bias.split(sizes), strict=True):
             layer.bias.data = part
 
-    def product_from(start: int) -> Callable[[Tensor], Tensor]:
+    def product_from(start: int) -> Callable[[Any], Tensor]:
         rest, rest_bias = weight[start:], None if bias is None else bias[start:]
         return lambda x: F.linear(x, rest, rest_bias)
 
@@ -87,7 +90,7 @@ def _packed_quantized(layers: list[QuantizedLinear]) -> PackedLinears | None:
     for layer, quantized, scale, bias in parts:
         layer.quantized, layer.scale, layer.bias = quantized, scale, bias
 
-    def product_from(start: int) -> Callable[[Tensor], Tensor]:
+    def product_from(start: int) -> Callable[[Any], Tensor]:
         bias = None if joined.bias is None else joined.bias[start:]
         rest = (joined.quantized[start:], joined.scale[start:], bias)
         return joined if not start else QuantizedLinear(*rest, joined.scheme, joined.product)

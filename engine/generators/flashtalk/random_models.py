@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from engine.generators.flashtalk.attention import choose_attention
 from engine.generators.flashtalk.config import DiTConfig, StreamShape
-from engine.generators.flashtalk.kernels.catalog import DIT_KERNELS, VAE_KERNELS
+from engine.generators.flashtalk.kernels.catalog import VAE_KERNELS, dit_kernels
 from engine.generators.flashtalk.kernels.registry import choose_kernels
 from engine.generators.flashtalk.memory import Demand, free_bytes, streamed_blocks
 from engine.generators.flashtalk.models import Models
@@ -50,8 +50,8 @@ def random_models(options: FlashTalkOptions, device: torch.device, sizes: Sizes 
     sizes = sizes or Sizes()
     config = sizes.config
     precision = precision_for(device, options.precision)
-    kernels = choose_kernels((*DIT_KERNELS, *VAE_KERNELS), options.kernels, device, precision.dit)
     storage = _storage(options, config, device)
+    kernels = choose_kernels((*dit_kernels(storage.scheme), *VAE_KERNELS), options.kernels, device, precision.dit)
     notices: list[Notice] = []
     placement = placement_for(storage, config, device, precision.dit, 0, notices)
     dit = _random_dit(config, device, precision.dit, placement)

@@ -43,6 +43,9 @@ class FusedKernel:
     `samples` draws argument tuples of the twin in representative widths, one of them at least with a number of rows
     that fills no block. Results are a tensor or a tuple of tensors; arguments are never written to. A kernel that
     `is_compilable` may also be made of its twin by torch.compile.
+
+    Where the twin itself rounds coarsely, `exact` is the function that it stands for, and `values` reads such a result
+    as numbers that can be held against that function's: errors are then those of the rounding, too.
     """
 
     name: str
@@ -50,6 +53,8 @@ class FusedKernel:
     load: Callable[[], Function]
     samples: Samples
     is_compilable: bool = True
+    exact: Function | None = None
+    values: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] = tuple
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +155,7 @@ def check(kernel: FusedKernel, function: Function, device: torch.device, dtype: 
     """Raises `RuntimeError` unless `function` is as near to float64 as the twin in `dtype` is, on random input."""
     generator = torch.Generator(device).manual_seed(0)
     for arguments in kernel.samples(generator, device, dtype):
-        exact = tensors_of(kernel.eager(*_converted(arguments, torch.float64)))
+        exact = tensors_of((kernel.exact or kernel.eager)(*_converted(arguments, torch.float64)))
         plain = tensors_of(kernel.eager(*arguments))
         before = [value.clone() for value in arguments if isinstance(value, Tensor)]
         _poison(plain)
@@ -160,7 +165,7 @@ def check(kernel: FusedKernel, function: Function, device: torch.device, dtype: 
         after = (value for value in arguments if isinstance(value, Tensor))
         if not all(torch.equal(a, b) for a, b in zip(before, after, strict=True)):
             raise RuntimeError("it writes to what it reads")
-        for mine, twins, right in zip(got, plain, exact, strict=True):
+        for mine, twins, right in zip(kernel.values(got), kernel.values(plain), exact, strict=True):
             _compare(errors_of(mine, right), errors_of(twins, right))
 
 

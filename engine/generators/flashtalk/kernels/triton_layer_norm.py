@@ -10,19 +10,18 @@ from torch import Tensor
 
 
 @triton.jit
-def _row(
-    x_at, branch_at, gate_at, multiply_at, add_at, sum_at, out_at, x_stride, branch_stride, width, eps,
-    HAS_BRANCH: tl.constexpr, HAS_GATE: tl.constexpr, IS_MODULATED: tl.constexpr, BLOCK: tl.constexpr,
+def normed_row(
+    x_at, branch_at, gate_at, multiply_at, add_at, sum_at, row, column, inside, x_stride, branch_stride, width, eps,
+    HAS_BRANCH: tl.constexpr, HAS_GATE: tl.constexpr, IS_MODULATED: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64)
-    column = tl.arange(0, BLOCK)
-    inside = column < width
+    """One token's row in float32, yet to be rounded; its sum with the branch is stored on the way."""
+    kind = x_at.dtype.element_ty
     x = tl.load(x_at + row * x_stride + column, mask=inside, other=0.0).to(tl.float32)
     if HAS_BRANCH:
         branch = tl.load(branch_at + row * branch_stride + column, mask=inside, other=0.0).to(tl.float32)
         if HAS_GATE:
             branch = branch * tl.load(gate_at + column, mask=inside, other=0.0)
-        rounded = (x + branch).to(sum_at.dtype.element_ty)
+        rounded = (x + branch).to(kind)
         tl.store(sum_at + row * width + column, rounded, mask=inside)
         x = rounded.to(tl.float32)
     mean = tl.sum(x, axis=0) / width
@@ -31,9 +30,23 @@ def _row(
     multiply = tl.load(multiply_at + column, mask=inside, other=0.0).to(tl.float32)
     add = tl.load(add_at + column, mask=inside, other=0.0).to(tl.float32)
     if IS_MODULATED:
-        normed = normed.to(out_at.dtype.element_ty).to(tl.float32)
+        normed = normed.to(kind).to(tl.float32)
         multiply += 1.0
-    out = normed * multiply + add
+    return normed * multiply + add
+
+
+@triton.jit
+def _row(
+    x_at, branch_at, gate_at, multiply_at, add_at, sum_at, out_at, x_stride, branch_stride, width, eps,
+    HAS_BRANCH: tl.constexpr, HAS_GATE: tl.constexpr, IS_MODULATED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    inside = column < width
+    out = normed_row(
+        x_at, branch_at, gate_at, multiply_at, add_at, sum_at, row, column, inside, x_stride, branch_stride, width, eps,
+        HAS_BRANCH, HAS_GATE, IS_MODULATED,
+    )  # fmt: skip
     tl.store(out_at + row * width + column, out.to(out_at.dtype.element_ty), mask=inside)
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from engine.generators.flashtalk.kernels.quantize import QUANTIZING
+from engine.generators.flashtalk.kernels.registry import EAGER as NO_KERNELS
+from engine.generators.flashtalk.kernels.registry import FusedKernel, Kernels, tensors_of
 from engine.generators.flashtalk.quantization.products import EAGER, Product
 from engine.generators.flashtalk.quantization.scheme import Scheme, dequantize_weight, quantize_tokens, quantize_weight
+from engine.generators.flashtalk.quantization.tokens import QuantizedTokens
 
 QUANTIZED = re.compile(
     r"blocks\.\d+\.(self_attn\.(q|k|v|o|qkv)|cross_attn\.(q|o)|audio_cross_attn\.(q_linear|proj)|ffn\.(0|2))\.weight"
@@ -38,6 +44,7 @@ class QuantizedLinear(nn.Module):
         self.register_buffer("scale", scale)
         self.register_buffer("bias", bias)
         self.scheme, self.product = scheme, product
+        self.kernels = NO_KERNELS
         self.out_features, self.in_features = quantized.shape
 
     @classmethod
@@ -62,11 +69,22 @@ class QuantizedLinear(nn.Module):
             first.product,
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | QuantizedTokens) -> Tensor:
         """[..., in] -> [..., out] in the dtype of `x`."""
-        tokens, scales = quantize_tokens(x.flatten(0, -2), self.scheme)
-        out = self.product.compute(tokens, scales, self.quantized, self.scale, self.bias, x.dtype)
-        return out.unflatten(0, x.shape[:-1])
+        tokens = self.tokens_of(x)
+        parts = (tokens.values, tokens.scales, self.quantized, self.scale, self.bias)
+        out = self.product.compute(*parts, tokens.dtype)
+        return out if isinstance(x, QuantizedTokens) else out.unflatten(0, x.shape[:-1])
+
+    def tokens_of(self, x: Tensor | QuantizedTokens) -> QuantizedTokens:
+        """`x` [..., in] as tokens for this layer and others of its scheme. Raises `ValueError` for another scheme's."""
+        if isinstance(x, QuantizedTokens):
+            if x.scheme is not self.scheme:
+                raise ValueError(f"tokens in {x.scheme.name} are none for a layer in {self.scheme.name}")
+            return x
+        rows, known = x.flatten(0, -2), QUANTIZING.get(self.scheme.name)
+        made = quantize_tokens(rows, self.scheme) if known is None else self.kernels[known["rows"]](rows)
+        return QuantizedTokens(values=made[0], scales=made[1], scheme=self.scheme, dtype=x.dtype)
 
     def dense_weight(self) -> Tensor:
         """The weight [out, in] that this layer stands for, in float32."""
@@ -74,6 +92,38 @@ class QuantizedLinear(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, {self.scheme.name} by {self.product.name}"
+
+
+def scheme_of(layers: Sequence[nn.Module]) -> Scheme | None:
+    """In which all of `layers` want their tokens, if they agree on one."""
+    schemes = [layer.scheme if isinstance(layer, QuantizedLinear) else None for layer in layers]
+    return schemes[0] if all(scheme is schemes[0] for scheme in schemes) else None
+
+
+def fused_for(layers: Sequence[nn.Module], kernels: Kernels, name: str) -> Callable[..., tuple[Any, ...]] | None:
+    """What makes tokens for `layers` in their 8 bits at once, by a name of `QUANTIZING`; None where nothing does here.
+
+    It gives what the kernel of that name gives, with `QuantizedTokens` as the last.
+    """
+    scheme = scheme_of(layers)
+    kernel = None if scheme is None else QUANTIZING.get(scheme.name, {}).get(name)
+    if scheme is None or kernel is None or kernel not in kernels:
+        return None
+    call = kernels[kernel]
+
+    def make(x: Tensor, *rest: Any) -> tuple[Any, ...]:
+        *before, values, scales = call(x, *rest)
+        return *before, QuantizedTokens(values=values, scales=scales, scheme=scheme, dtype=x.dtype)
+
+    return make
+
+
+def tokens_for(
+    layers: Sequence[nn.Module], kernels: Kernels, kernel: FusedKernel, *arguments: Any
+) -> tuple[Any, ...]:  # fmt: skip
+    """`kernel`'s results as a tuple, the last of them, which `layers` read, in their 8 bits if that costs nothing."""
+    fused = fused_for(layers, kernels, kernel.name)
+    return tensors_of(kernels[kernel](*arguments)) if fused is None else fused(*arguments)
 
 
 def is_quantized(name: str, shape: tuple[int, ...] | torch.Size) -> bool:

@@ -12,6 +12,7 @@ pytest.importorskip("torch")
 pytest.importorskip("triton", reason="Triton makes the fused kernels")
 
 from engine.generators.flashtalk.kernels.catalog import DIT_KERNELS
+from engine.generators.flashtalk.kernels.quantize import QUANTIZING
 
 ROOT = Path(__file__).parents[6]
 SHARED_BYTES = 99 * 1024
@@ -28,10 +29,11 @@ def test_every_kernel_compiles_for_ada_and_hopper(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
+    every = (*DIT_KERNELS, *(kernel for kernels in QUANTIZING.values() for kernel in kernels.values()))
     for capability, kernels in found.items():
-        assert set(kernels) == {kernel.name for kernel in DIT_KERNELS} - {"linear_gelu"}
+        assert set(kernels) == {kernel.name for kernel in every} - {"linear_gelu"}
         for name, code in kernels.items():
             where = f"{name} for {capability}"
             assert code["bytes"] and code["wide_loads"] and not code["local_memory"], where
             assert code["shared_bytes"] <= SHARED_BYTES, where
-            assert bool(code["matrix_instructions"]) == (name == "attend_two"), where
+            assert bool(code["matrix_instructions"]) == (name == "attend_two" or name.endswith("int8")), where
