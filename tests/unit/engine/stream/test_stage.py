@@ -28,7 +28,7 @@ class Recorder(Stage):
             "failed",
             ("puppet",),
             "session.fallback",
-            "The generator failed; the puppet stands in while it starts again.",
+            "The generator failed; the toy stands in while it starts again.",
         ),
         ("failed", ("",), "session.fallback", "The generator failed and is being started again."),
         ("too_slow", ("puppet", "x"), "session.too_slow", "The puppet stands in while x is too slow."),
