@@ -24,12 +24,7 @@ class Recorder(Stage):
     ("tell", "arguments", "code", "message"),
     [
         ("loading", ("puppet", "flashtalk"), "session.standby", "The puppet is shown until flashtalk is ready."),
-        (
-            "failed",
-            ("puppet",),
-            "session.fallback",
-            "The generator failed; the toy stands in while it starts again.",
-        ),
+        ("failed", ("toy",), "session.fallback", "The generator failed; the toy stands in while it starts again."),
         ("failed", ("",), "session.fallback", "The generator failed and is being started again."),
         ("too_slow", ("puppet", "x"), "session.too_slow", "The puppet stands in while x is too slow."),
         ("too_slow", ("", "x"), "session.too_slow", "The last picture stands in while x is too slow."),
