@@ -120,7 +120,7 @@ def test_another_portrait_takes_over_and_the_old_generator_is_closed(session, po
     live = session()
     live.broadcast.start()
     live.until_presented()
-    live.broadcast.set_portrait(str(portraits[1]))
+    live.broadcast.set_portrait(portraits[1])
     first, second = live.generators
     assert first.closed == 1 and second.closed == 0 and second.portrait.name == "blue"
     live.until_presented()
@@ -134,7 +134,7 @@ def test_portrait_that_cannot_be_used_changes_nothing(session, portraits):
         live.broadcast.set_portrait("/nowhere/x.png")
     live.prepare_error = GeneratorError("It does not fit.")
     with pytest.raises(GeneratorError):
-        live.broadcast.set_portrait(str(portraits[1]))
+        live.broadcast.set_portrait(portraits[1])
     assert [g.closed for g in live.generators] == [0, 1]
     live.until_presented()
     assert live.broadcast.state is SessionState.LIVE
@@ -149,7 +149,7 @@ def test_generator_that_cannot_take_over_in_time_is_closed(session, portraits, m
     live.generators[0].during = lambda: (in_chunk.set(), may_end.wait(20))
     assert in_chunk.wait(20)
     with pytest.raises(GeneratorError, match="take over"):
-        live.broadcast.set_portrait(str(portraits[1]))
+        live.broadcast.set_portrait(portraits[1])
     may_end.set()
     live.until_presented(3)
     assert [g.closed for g in live.generators] == [0, 1]

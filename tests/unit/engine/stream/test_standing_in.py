@@ -14,56 +14,32 @@ from engine.media import Notice
 from engine.protocol.messages import Noticed, RecordingChanged, SessionState, StateChanged
 from engine.settings import FileSource
 from engine.stream import broadcast as broadcast_module
-from engine.stream import director as director_module
 from engine.stream.director import Director
 from engine.stream.patience import Patience
 
 
-@pytest.fixture
-def impatient(monkeypatch):
-    """Repairs begin at once; the waits that would have been are kept."""
-    waits = []
-
-    class Impatient(Patience):
-        def failed(self, frame):
-            waits.append(super().failed(frame))
-            return 0.0
-
-        def recovered(self, frame):
-            waits.append("recovered")
-            super().recovered(frame)
-
-    monkeypatch.setattr(director_module, "Patience", Impatient)
-    return waits
-
-
-def _break(generator):
-    generator.during = lambda: (_ for _ in ()).throw(ValueError("out of beans"))
-
-
-def test_failed_generator_is_replaced_by_a_fresh_one(session, impatient, caplog):
+def test_failed_generator_is_replaced_by_a_fresh_one(session, waits, caplog):
     live = session()
     live.broadcast.start()
     live.until_presented()
-    _break(live.generators[0])
+    live.generators[0].break_down()
     live.until(lambda: len(live.generators) == 2 and live.states[-1] is SessionState.LIVE)
     assert live.states[-3:] == [SessionState.LIVE, SessionState.FALLBACK, SessionState.LIVE]
     assert live.codes() == ["generator.internal"] and live.generators[0].closed == 1
     live.until_presented(3)
-    assert impatient == [0.5, "recovered"]
+    assert waits == [0.5] and waits.recovered == 1
 
 
-def test_repairs_that_fail_wait_longer_each_time(session, impatient, caplog):
+def test_repairs_that_fail_wait_longer_each_time(session, waits, caplog):
     live = session()
     live.broadcast.start()
     live.until_presented()
     live.prepare_error = GeneratorError("Still no beans.")
-    _break(live.generators[0])
-    live.until(lambda: len(impatient) >= 4)
+    live.generators[0].break_down()
+    live.until(lambda: len(waits) >= 4)
     live.prepare_error = None
     live.until(lambda: live.states[-1] is SessionState.LIVE)
-    waits = impatient[:-1]
-    assert waits == sorted(waits) and waits[0] < waits[3] and impatient[-1] == "recovered"
+    assert waits == sorted(waits) and waits[0] < waits[3] and waits.recovered == 1
     assert all(g.closed for g in live.generators[1:-1]), "generators that could not be prepared are closed"
 
 
@@ -72,7 +48,7 @@ def test_stop_during_a_repair_is_final(session, monkeypatch, caplog):
     live = session()
     live.broadcast.start()
     live.until_presented()
-    _break(live.generators[0])
+    live.generators[0].break_down()
     live.until(lambda: live.states[-1] is SessionState.FALLBACK)
     live.broadcast.stop()
     live.until(lambda: not any(t.name.startswith("repair") for t in threading.enumerate()))
@@ -85,9 +61,9 @@ def test_portrait_chosen_during_a_repair_is_the_one_that_stays(session, portrait
     live = session()
     live.broadcast.start()
     live.until_presented()
-    _break(live.generators[0])
+    live.generators[0].break_down()
     live.until(lambda: live.states[-1] is SessionState.FALLBACK)
-    live.broadcast.set_portrait(str(portraits[1]))
+    live.broadcast.set_portrait(portraits[1])
     live.until(lambda: live.states[-1] is SessionState.LIVE)
     assert live.generators[-1].portrait.name == "blue" and live.generators[-1].closed == 0
 

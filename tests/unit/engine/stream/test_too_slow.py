@@ -167,7 +167,7 @@ def test_portrait_chosen_while_it_rests_is_shown_by_both(live_of, cast, portrait
     resting = cast.slow[-1]
     _delayed(resting, 0.6)
     live.until(lambda: live.states[-1] is SessionState.FALLBACK)
-    live.broadcast.set_portrait(str(portraits[1]))
+    live.broadcast.set_portrait(portraits[1])
     live.until(lambda: live.states[-1] is SessionState.LIVE)
     live.until(lambda: resting.closed == 1)
     assert live.broadcast._graph.runner.scene.generator.portrait.name == "blue"
