@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -83,6 +84,8 @@ class FlashTalkGenerator:
         self._is_collapsed, self._is_watched = False, True
         self._notices: list[Notice] = []
         self._fingerprint = ""
+        self._foreseen: SetUpCache | None = None
+        self._set_up: SetUpCache | None = None
         self._chooser = StepChooser(STEPS) if self._options.is_adaptive else None
         self._stages: Stages = NOT_MEASURED
         self.step_counts = StepCounts()
@@ -127,11 +130,12 @@ class FlashTalkGenerator:
 
     @torch.no_grad()
     def foresee(self, portrait: Portrait, progress: Progress) -> None:
-        """Keep on disk what `prepare` will look for there: rank 0 does this alone, beside a stream that runs."""
+        """Keep on disk what `prepare` will look for there, and read what is there already: rank 0 does this alone,
+        beside a stream that runs, and then prepares the same object for the same portrait."""
         report, device = self._examine()
         pixels = to_unit_range(cover_and_crop(portrait.image, self._shape.height, self._shape.width))
-        kept = self._kept(report, portrait.digest, device)
-        kept.find()
+        kept = self._foreseen = self._kept(report, portrait.digest, device)
+        kept.look()
         if not kept.has_text:
             text_features(report, self._options.prompt, device, progress)
         if not kept.has_image:
@@ -140,10 +144,13 @@ class FlashTalkGenerator:
     @torch.no_grad()
     def prepare(self, portrait: Portrait, size: tuple[int, int], progress: Progress) -> list[Notice]:
         """Check the files, encode prompt and portrait, load the model; see `Generator.prepare`."""
-        return made_at_once(self.prepare_in_pieces(portrait, size, progress))
+        notices = made_at_once(self._prepared_in_pieces(portrait, progress))
+        self._store()
+        return notices
 
     def prepare_in_pieces(self, portrait: Portrait, size: tuple[int, int], progress: Progress) -> Pieces[list[Notice]]:
-        """`prepare`; after each piece the device has finished it, so that a chunk that is next need not wait for it."""
+        """`prepare`; after each piece the device has finished it, so that a chunk that is next need not wait for it.
+        What is kept on disk is written in a thread."""
         pieces = self._prepared_in_pieces(portrait, progress)
         while True:
             try:
@@ -151,8 +158,14 @@ class FlashTalkGenerator:
                     piece = next(pieces)
                     self._settle()
             except StopIteration as end:
+                threading.Thread(target=self._store, name="set-up", daemon=True).start()
                 return end.value
             yield piece
+
+    def _store(self) -> None:
+        if self._set_up is not None:
+            self._set_up.store()
+        self._set_up = None
 
     def _settle(self) -> None:
         if self._models is not None and self._models.device.type == "cuda":
@@ -165,7 +178,7 @@ class FlashTalkGenerator:
         picture = cover_and_crop(portrait.image, self._shape.height, self._shape.width)
         pixels = to_unit_range(picture)
         yield Piece(name="features", is_slow=True)
-        kept = self._kept(report, portrait.digest, device, self._ranks)
+        kept, self._foreseen = self._foreseen or self._kept(report, portrait.digest, device), None
         kept.find()
         text = image = None
         if not kept.has_text:
@@ -187,7 +200,7 @@ class FlashTalkGenerator:
         progress.update("portrait", 0, 1)
         set_up = functools.partial(kept.set_up, text=text, image=image)
         refused = yield from self._begin(models, pixels.to(device), set_up)
-        self._picture = self._good = picture
+        self._picture, self._good, self._set_up = picture, picture, kept
         self._fingerprint = content_key(*map(weights_key, (*report.transformer_files, report.vae)))
         progress.update("portrait", 1, 1)
         return [
@@ -204,9 +217,9 @@ class FlashTalkGenerator:
         timesteps = Schedules(STEPS).table.to(models.device)
 
         def set_up(dit: DiT, group: SequenceGroup) -> Pieces[SetUp]:
-            yield Piece(name="conditions")
-            pictured = dit.image_keys(image.squeeze(0), group)
-            return SetUp(text=dit.text_keys(text, group), image=pictured, times=dit.time_vectors(timesteps))
+            spoken = yield from dit.text_keys_in_pieces(text, group)
+            pictured = yield from dit.image_keys_in_pieces(image.squeeze(0), group)
+            return SetUp(text=spoken, image=pictured, times=dit.time_vectors(timesteps))
 
         refused = made_at_once(self._begin(models, portrait, set_up))
         self._picture = self._good = to_bytes(portrait)[0].cpu().numpy()
@@ -236,9 +249,7 @@ class FlashTalkGenerator:
         streamed = streamed_blocks(demand, free_bytes(device), options.offload)
         return Storage(precision=options.precision, offload=options.offload, streamed=streamed, sharers=world)
 
-    def _kept(
-        self, report: CheckpointReport, digest: str, device: torch.device, ranks: RankGroup | None = None
-    ) -> SetUpCache:
+    def _kept(self, report: CheckpointReport, digest: str, device: torch.device) -> SetUpCache:
         size = (self._shape.height, self._shape.width)
         inputs = Inputs(
             text_key=text_key(report, self._options.prompt, device),
@@ -248,7 +259,7 @@ class FlashTalkGenerator:
             dtype=precision_for(device, self._options.precision).dit,
             device=device,
         )
-        return SetUpCache(report, inputs, ranks)
+        return SetUpCache(report, inputs, self._ranks)
 
     def _begin(
         self, models: Models, portrait: Tensor, set_up: Callable[[DiT, SequenceGroup], Pieces[SetUp]]
@@ -285,6 +296,7 @@ class FlashTalkGenerator:
         # A graph would copy the same blocks to the same places whatever is there.
         if models.streamer is not None or not wants_graphs(self._options.graphs, models.device):
             return ""
+        yield Piece(name="graphs", is_slow=True)
         return self._stream.record(self._recorder(models))
 
     def _recorder(self, models: Models) -> Recorder:

@@ -40,6 +40,9 @@ _TEXT, _IMAGE, _TIMES = "text", "image", "times"
 _NAMES = {_TEXT: ("k", "v", "bias"), _IMAGE: ("k", "v"), _TIMES: ("blocks", "head")}
 
 
+_Keys = Pieces[list[KeyValue]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
     """What a set-up is made of: `text_key` and `image_key` stand for the features, `timesteps` [steps] for themselves.
@@ -53,7 +56,7 @@ class Inputs:
 
 
 class SetUpCache:
-    """The set-up of one stream, found or made. Every rank makes the same calls: `find`, then `set_up`.
+    """The set-up of one stream, found or made. Every rank makes the same calls: `find`, then `set_up`, then `store`.
 
     Nothing raises because of what is on the disk: what cannot be read is made, what cannot be stored is logged.
     """
@@ -65,6 +68,7 @@ class SetUpCache:
         self._paths: dict[str, Path] = {}
         self._found: dict[str, dict[str, Tensor]] = {}
         self._is_found = dict.fromkeys(_NAMES, False)
+        self._made: dict[str, dict[str, Tensor]] = {}
 
     @property
     def has_text(self) -> bool:
@@ -77,40 +81,55 @@ class SetUpCache:
         return self._is_found[_IMAGE]
 
     def find(self) -> None:
-        """Read what is stored, before the model is there. All ranks go by what rank 0 finds."""
+        """Read what is stored, before the model is there, unless `look` has. All ranks go by what rank 0 finds."""
         if self._ranks is None or self._ranks.rank == 0:
-            self._paths = self._paths_of()
-            for part, path in self._paths.items():
-                found = read_entry(path, _NAMES[part])
-                if found is not None and self._fits(part, found):
-                    self._found[part] = found
+            self.look()
         found = self._from_first(lambda: torch.tensor([part in self._found for part in _NAMES], dtype=torch.int32))
         self._is_found = dict(zip(_NAMES, map(bool, found.tolist()), strict=True))
         logger.info("set-up found on disk: %s", ", ".join(p for p, found in self._is_found.items() if found) or "none")
 
-    def set_up(self, dit: DiT, group: SequenceGroup, text: Tensor | None, image: Tensor | None) -> Pieces[SetUp]:
-        """What was found, and what `dit` makes of the features [n, width], stored for the next time. Features that
-        were found not to be needed may be None."""
+    def look(self) -> None:
+        """Of `find`, what rank 0 does alone, and may do in another thread before."""
+        if self._paths:
+            return
+        self._paths = self._paths_of()
+        for part, path in self._paths.items():
+            found = read_entry(path, _NAMES[part])
+            if found is not None and self._fits(part, found):
+                self._found[part] = found
+        self._is_found = {part: part in self._found for part in _NAMES}
 
-        def keys(make: Callable[[Tensor, SequenceGroup], list[KeyValue]], features: Tensor | None) -> list[KeyValue]:
+    def set_up(self, dit: DiT, group: SequenceGroup, text: Tensor | None, image: Tensor | None) -> Pieces[SetUp]:
+        """What was found, and what `dit` makes of the features [n, width], to be stored for the next time. Features
+        that were found not to be needed may be None."""
+
+        def keys(make: Callable[[Tensor, SequenceGroup], _Keys], features: Tensor | None) -> _Keys:
             assert features is not None
             return make(features, group)
 
         timesteps = self._inputs.timesteps.to(dit.device)
-        yield Piece(name="prompt")
-        spoken = self._keys(_TEXT, lambda: keys(dit.text_keys, text))
-        yield Piece(name="portrait's keys")
-        pictured = self._keys(_IMAGE, lambda: keys(dit.image_keys, image))
+        spoken = yield from self._keys(_TEXT, lambda: keys(dit.text_keys_in_pieces, text))
+        pictured = yield from self._keys(_IMAGE, lambda: keys(dit.image_keys_in_pieces, image))
         yield Piece(name="timesteps")
         return SetUp(text=spoken, image=pictured, times=self._times(lambda: dit.time_vectors(timesteps)))
 
-    def _keys(self, part: str, make: Callable[[], list[KeyValue]]) -> list[KeyValue]:
+    def store(self) -> None:
+        """Write what was made, for the next time; rank 0 has it. May be called in another thread."""
+        while self._made:
+            part, made = self._made.popitem()
+            path = self._paths[part]
+            if write_entry(path, made):
+                remove_oldest(path.parent, most_bytes=_KEPT_BYTES)
+
+    def _keys(self, part: str, make: Callable[[], _Keys]) -> _Keys:
         if self._is_found[part]:
+            yield Piece(name=f"{part} found")
             sent = self._send(part)
             bias = sent.get("bias")
             return [KeyValue(k=k, v=v, bias=bias) for k, v in zip(sent["k"], sent["v"], strict=True)]
-        made = make()
-        self._store(part, lambda: _packed(made))
+        made = yield from make()
+        yield Piece(name="copy", is_alone=True)
+        self._keep(part, lambda: _packed(made))
         return made
 
     def _times(self, make: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -118,7 +137,7 @@ class SetUpCache:
             sent = self._send(_TIMES)
             return sent["blocks"], sent["head"]
         made = make()
-        self._store(_TIMES, lambda: dict(zip(_NAMES[_TIMES], (tensor.cpu() for tensor in made), strict=True)))
+        self._keep(_TIMES, lambda: dict(zip(_NAMES[_TIMES], (tensor.cpu() for tensor in made), strict=True)))
         return made
 
     def _send(self, part: str) -> dict[str, Tensor]:
@@ -129,10 +148,9 @@ class SetUpCache:
         device = self._inputs.device
         return make().to(device) if self._ranks is None else self._ranks.from_first(make, device)
 
-    def _store(self, part: str, pack: Callable[[], dict[str, Tensor]]) -> None:
-        path = self._paths.get(part)
-        if path is not None and write_entry(path, pack()):
-            remove_oldest(path.parent, most_bytes=_KEPT_BYTES)
+    def _keep(self, part: str, pack: Callable[[], dict[str, Tensor]]) -> None:
+        if part in self._paths:
+            self._made[part] = pack()
 
     def _paths_of(self) -> dict[str, Path]:
         """Part -> where it is stored; none if the checkpoint cannot be told, of which loading it tells more."""

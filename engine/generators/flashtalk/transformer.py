@@ -31,6 +31,7 @@ from engine.generators.flashtalk.layers import (
 )
 from engine.generators.flashtalk.quantization.linear import tokens_for
 from engine.generators.flashtalk.rope import rotary_table, sinusoid
+from engine.generators.pieces import Piece, Pieces, made_at_once
 from engine.parallel.group import Attention, SequenceGroup
 
 SET_UP_ONLY = ("text_embedding.", "img_emb.", "time_embedding.", "time_projection.")
@@ -274,13 +275,23 @@ class DiT(nn.Module):
 
     def text_keys(self, context: Tensor, group: SequenceGroup) -> list[KeyValue]:
         """Each layer's keys and values of text features [n, text_dim]."""
+        return made_at_once(self.text_keys_in_pieces(context, group))
+
+    def text_keys_in_pieces(self, context: Tensor, group: SequenceGroup) -> Pieces[list[KeyValue]]:
+        """`text_keys`, of which a layer for each rank is a piece."""
+        yield Piece(name="prompt", is_alone=True)
         text, bias = self.embed_text(context.to(self.dtype))
-        return self._shared_keys(text, group, lambda attention: attention.text_keys(text), bias)
+        return (yield from self._shared_keys(text, group, lambda attention: attention.text_keys(text), bias))
 
     def image_keys(self, features: Tensor, group: SequenceGroup) -> list[KeyValue]:
         """Each layer's keys and values of image features [n, width]."""
+        return made_at_once(self.image_keys_in_pieces(features, group))
+
+    def image_keys_in_pieces(self, features: Tensor, group: SequenceGroup) -> Pieces[list[KeyValue]]:
+        """`image_keys`, of which a layer for each rank is a piece."""
+        yield Piece(name="picture", is_alone=True)
         pictured = self.embed_image(features.to(self.dtype))
-        return self._shared_keys(pictured, group, lambda attention: attention.image_keys(pictured))
+        return (yield from self._shared_keys(pictured, group, lambda attention: attention.image_keys(pictured)))
 
     def _shared_keys(
         self,
@@ -288,19 +299,25 @@ class DiT(nn.Module):
         group: SequenceGroup,
         make: Callable[[CrossAttention], KeyValue],
         bias: Tensor | None = None,
-    ) -> list[KeyValue]:
-        """Each layer's keys and values, made by one rank each: their weights alone are 8 GB to read."""
-        heads = (self.config.num_heads, self.config.head_dim)
-        keys = []
-        for index, block in enumerate(self.blocks):
-
-            def pair(attention: CrossAttention = block.cross_attn) -> tuple[Tensor, ...]:
-                made = make(attention)
-                return made.k.contiguous(), made.v.contiguous()
-
-            like = tuple(tokens.new_empty(len(tokens), *heads) for _ in range(2))
-            k, v = group.share(index % group.size, pair, like)
-            keys.append(KeyValue(k=k, v=v, bias=bias))
+    ) -> Pieces[list[KeyValue]]:
+        """Each layer's keys and values, made by one rank each: their weights alone are 8 GB to read. Every rank makes
+        one, or room for another's, and then they are exchanged."""
+        form = (len(tokens), self.config.num_heads, self.config.head_dim)
+        keys: list[KeyValue] = []
+        for first in range(0, len(self.blocks), group.size):
+            yield Piece(name="keys", is_alone=True)
+            pairs: list[tuple[Tensor, ...]] = []
+            for owner, block in enumerate(self.blocks[first : first + group.size]):
+                if owner == group.rank:
+                    made = make(block.cross_attn)
+                    pairs.append((made.k.contiguous(), made.v.contiguous()))
+                else:
+                    pairs.append((tokens.new_empty(form), tokens.new_empty(form)))
+            if group.size > 1:
+                yield Piece(name="exchange")
+            for owner, pair in enumerate(pairs):
+                k, v = group.share(owner, lambda pair=pair: pair, pair)
+                keys.append(KeyValue(k=k, v=v, bias=bias))
         return keys
 
     def embed_text(self, context: Tensor) -> tuple[Tensor, Tensor]:
