@@ -6,6 +6,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,15 @@ from engine.worker.progress_board import OwnBoard, ProgressBoard
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Foreseen:
+    """A portrait that has been looked at ahead, and the generator that did it and knows what it has seen."""
+
+    command: Prepare
+    pixels: np.ndarray
+    generator: Any
+
+
 class Foresight:
     """Portraits that are looked at ahead; one thread uses this, and each portrait has another one."""
 
@@ -30,8 +40,8 @@ class Foresight:
         self._wanted: set[int] = set()
 
     def begin(self, generator: Any, command: Prepare, pixels: np.ndarray) -> None:
-        """Let `generator` `foresee` the portrait. The command then comes again among the engine's, with its pixels;
-        one that is refused does not, and the engine is told."""
+        """Let `generator` `foresee` the portrait. The command then comes again among the engine's, as a `Foreseen`; one
+        that is refused does not, and the engine is told."""
         self._wanted.add(command.stream)
         threading.Thread(target=self._look, args=(generator, command, pixels), name="foresee", daemon=True).start()
 
@@ -54,7 +64,7 @@ class Foresight:
             with contextlib.suppress(LineClosed):
                 self._line.send(Refused(number=command.number, fault=fault))
         else:
-            self._line.commands.put((command, pixels))
+            self._line.commands.put(Foreseen(command=command, pixels=pixels, generator=generator))
 
 
 class _While:

@@ -19,7 +19,7 @@ from engine.worker import faults
 from engine.worker.channel import LineClosed
 from engine.worker.ending import leave, report
 from engine.worker.engine_line import EngineLine, NoFrames, SlotWriter
-from engine.worker.foresight import Foresight
+from engine.worker.foresight import Foreseen, Foresight
 from engine.worker.making import GeneratorMaker
 from engine.worker.memory import SlotMemory, pixels_in, portrait_of
 from engine.worker.messages import (
@@ -76,6 +76,8 @@ class RankProgram:
         self._preparing: dict[int, Preparation] = {}
         """By stream; the first of them is worked on."""
         self._foresight = Foresight(line, options.timeout_s) if line is not None else None
+        self._foreseen: Generator | None = None
+        """On rank 0: the one that has seen the portrait of the next command ahead."""
         self._pacer = Pacer()
         if line is not None:
             line.send(Hello(version=WIRE_VERSION, ranks=size))
@@ -116,9 +118,11 @@ class RankProgram:
         if isinstance(wish, Prepare):
             return self._first_look(wish)
         assert self._foresight is not None
-        if isinstance(wish, tuple):  # a portrait that has been looked at ahead
-            command, pixels = wish
-            return (self._for_all(command), pixels) if self._foresight.forget(command.stream) else None
+        if isinstance(wish, Foreseen):
+            if not self._foresight.forget(wish.command.stream):
+                return None
+            self._foreseen = wish.generator
+            return self._for_all(wish.command), wish.pixels
         if isinstance(wish, Discard):
             self._foresight.forget(wish.stream)
         return wish, self._extra_of(wish)
@@ -197,11 +201,16 @@ class RankProgram:
                 self.line.send(Refused(number=number, fault=fault))
 
     def _begin_preparation(self, command: Prepare, pixels: np.ndarray) -> None:
-        assert self._maker is not None
         tell = self.line.send if self.line is not None else None
         self._preparing[command.stream] = Preparation(
-            command, pixels, self._maker.make(), self.lockstep, lambda name: self._slow_work(name, tell)
+            command, pixels, self._generator(), self.lockstep, lambda name: self._slow_work(name, tell)
         )
+
+    def _generator(self) -> Generator:
+        """For the command that is carried out."""
+        assert self._maker is not None
+        generator, self._foreseen = self._foreseen or self._maker.make(), None
+        return generator
 
     def _make_piece(self, preparation: Preparation) -> None:
         name, began_s = preparation.next_name, time.monotonic()
@@ -222,10 +231,9 @@ class RankProgram:
             self._say(Done(number=preparation.number, notices=notices_as_data(preparation.notices)))
 
     def _prepare(self, command: Prepare, pixels: np.ndarray) -> None:
-        assert self._maker is not None
         tell = self.line.send if self.line is not None else None
         with self._slow_work(f"progress{command.number}", tell) as progress:
-            generator = self._maker.make()
+            generator = self._generator()
             self._streams[command.stream] = generator
             notices = generator.prepare(portrait_of(command.portrait, pixels), command.size, progress)
             self._agree_on(generator)
