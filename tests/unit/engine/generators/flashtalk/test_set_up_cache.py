@@ -15,46 +15,24 @@ torch = pytest.importorskip("torch")
 
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-from torch.utils._pytree import tree_leaves  # noqa: E402
 
 from engine.generators.flashtalk import feature_cache, set_up_cache  # noqa: E402
 from engine.generators.flashtalk.generator import FlashTalkGenerator  # noqa: E402
-from engine.generators.flashtalk.transformer import is_set_up_only  # noqa: E402
 
 TEXT, IMAGE, TIME = ("text_embedding", ".k.", ".v.", "norm_k."), ("img",), ("time_",)
-
-
-class Reads(TorchDispatchMode):
-    """Remembers where the tensors begin that operations take their numbers from. Looking at them from another side is
-    none, and neither is the one byte that opening a mapped tensor looks at."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.places: set[int] = set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        made = func(*args, **(kwargs or {}))
-        views = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves(made) if isinstance(leaf, torch.Tensor)}
-        for leaf in tree_leaves((args, kwargs or {})):
-            is_tensor = isinstance(leaf, torch.Tensor) and leaf.numel() > 1
-            if is_tensor and leaf.untyped_storage().data_ptr() not in views:
-                self.places.add(leaf.data_ptr())
-        return made
 
 
 class Start:
     """One start with a tiny checkpoint: the set-up weights that were read, the stages, what they made, and on request
     the first frames."""
 
-    def __init__(self, rig, portrait, checkpoint: Path, speech: Path, has_frames=False, **options) -> None:
+    def __init__(self, rig, reads_of, portrait, checkpoint: Path, speech: Path, has_frames=False, **options) -> None:
         values = {"checkpoint": str(checkpoint), "speech_encoder": str(speech), "size": "{}x{}".format(*rig.SIDES)}
         generator = FlashTalkGenerator(**(values | {"device": "cpu"} | options))
-        with Reads() as reads:
+        with reads_of() as reads:
             generator.prepare(portrait, (1, 1), progress := rig.Progress())
-        weights = {name: value for name, value in generator.models.dit.named_parameters() if is_set_up_only(name)}
-        self.all = set(weights)
-        self.read = {name for name, value in weights.items() if value.data_ptr() in reads.places}
+        self.read, self.all = reads.of(generator.models.dit)
+        weights = dict(generator.models.dit.named_parameters())
         self.bytes = sum(weights[name].nbytes for name in self.read)
         self.stages = progress.stages
         made = generator._stream._stepper._stream
@@ -77,21 +55,27 @@ def cache(tmp_path, monkeypatch) -> Path:
     return tmp_path / "cache" / "flashtalk" / "set-up"
 
 
+@pytest.fixture(scope="module")
+def reads_of(fixture_module):
+    """What remembers which weights were read."""
+    return fixture_module("weight_reads").WeightReads
+
+
 @pytest.fixture
-def start(rig, portrait, tiny_checkpoint, cache):
+def start(rig, reads_of, portrait, tiny_checkpoint, cache):
     """A function: starts with these options."""
     return lambda person=portrait, checkpoint=tiny_checkpoint[0], **options: Start(
-        rig, person, checkpoint, tiny_checkpoint[1], **options
+        rig, reads_of, person, checkpoint, tiny_checkpoint[1], **options
     )
 
 
 @pytest.fixture(scope="module")
-def first_start(rig, portrait, tiny_checkpoint, tmp_path_factory):
+def first_start(rig, reads_of, portrait, tiny_checkpoint, tmp_path_factory):
     """The first start of all, and the cache that it left."""
     folder = tmp_path_factory.mktemp("first")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(feature_cache, "cache_folder", lambda: folder)
-        return Start(rig, portrait, *tiny_checkpoint, has_frames=True), folder
+        return Start(rig, reads_of, portrait, *tiny_checkpoint, has_frames=True), folder
 
 
 @pytest.fixture
