@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from engine.media import AudioChunk, ChunkSpec, Notice, Portrait
+from engine.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,14 +46,6 @@ class PortraitDescription:
     has_face: bool
     handles: dict[str, tuple[float, float]]
     advice: list[Notice]
-
-
-class Progress(Protocol):
-    """Receives the progress of long work; raises `Cancelled` from `update` when the work should end."""
-
-    def update(self, stage: str, done: float, total: float, unit: str = "") -> None:
-        """Say that `done` of `total` `unit` of `stage` is finished; called from the thread that works."""
-        ...
 
 
 class FrameWriter(Protocol):

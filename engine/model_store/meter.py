@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+
+from engine.progress import Progress
 
 _TICK_S = 0.1
-
-
-class Progress(Protocol):
-    """The same as `engine.generators.base.Progress`, which this layer must not import: `update` may raise
-    `Cancelled` to end the work."""
-
-    def update(self, stage: str, done: float, total: float, unit: str = "") -> None:
-        """Say that `done` of `total` `unit` of `stage` is finished; called from the thread that works."""
-        ...
 
 
 class Meter:

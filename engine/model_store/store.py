@@ -18,13 +18,14 @@ from engine.model_store.download import LOOK_UP_ATTEMPTS, Patience, disk_error, 
 from engine.model_store.hub import Hub
 from engine.model_store.lock import try_lock
 from engine.model_store.manifest import FileRecord, Manifest, read_manifest, write_manifest
-from engine.model_store.meter import Meter, Progress, size_text
+from engine.model_store.meter import Meter, size_text
 from engine.model_store.own import companions, own_manifest, problems_of
 from engine.model_store.plan import DownloadPlan, ModelPlan, plan_model
 from engine.model_store.shelf import Pin, Shelf
 from engine.model_store.state import ModelState, examine
 from engine.model_store.verify import Damage, hash_files
 from engine.paths import expanded, models_folder
+from engine.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 from engine.errors import ModelFilesError
 from engine.model_store.download import Digest
 from engine.model_store.manifest import FileRecord, Manifest
-from engine.model_store.meter import Meter, Progress
+from engine.model_store.meter import Meter
+from engine.progress import Progress
 
 _READ_BYTES = 1 << 20
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,16 +55,7 @@ def _with_sample_data(portrait: Portrait, sample: SamplePortrait) -> Portrait:
     if sample.mask is not None:
         with Image.open(sample.mask) as picture:
             mask = np.array(picture.convert("L"))
-    return Portrait(
-        image=portrait.image,
-        name=sample.title,
-        path=portrait.path,
-        digest=portrait.digest,
-        alpha=portrait.alpha,
-        person_mask=mask,
-        annotations=notes,
-        notices=portrait.notices,
-    )
+    return replace(portrait, name=sample.title, person_mask=mask, annotations=notes)
 
 
 def _load_file(path: Path, name: str) -> Portrait:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -207,18 +208,8 @@ def rungs_of(spec: GeneratorSpec, sizes: list[SmallerSize], standby: str) -> lis
         rungs.append(Rung(name=size.name, kind="smaller", cost=cost, economy=cheapest.economy, size=number))
     if standby:
         return [*rungs, Rung(name=standby, kind="standby", cost=0.0)]
-    before = rungs.pop()
-    rungs.append(
-        Rung(
-            name=before.name,
-            kind=before.kind,
-            cost=before.cost,
-            limit=_BEFORE_CARD,
-            economy=before.economy,
-            size=before.size,
-        )
-    )
-    return [*rungs, Rung(name="card", kind="card", cost=0.0)]
+    last = replace(rungs.pop(), limit=_BEFORE_CARD)
+    return [*rungs, last, Rung(name="card", kind="card", cost=0.0)]
 
 
 def sentence_of(move: Move, name: str) -> str:
