@@ -16,6 +16,10 @@ from setup_report import SetupError, last_lines, run_quietly, say
 TORCH = "torch==2.13.0"
 """Pinned and installed before everything else: a plain torch takes the newest one with gigabytes of CUDA."""
 
+RNNOISE = "pyrnnoise==0.4.5"
+"""For the tests of noise suppression, of which the engine loads nothing but the library inside: alone it is 13 MB, with
+what it asks for (plotting, reading of files) two or three times as much."""
+
 _STAMP_NAME = "standin-setup.json"
 _LOG_NAME = "standin-setup.log"
 _NO_NETWORK = re.compile(
@@ -43,6 +47,8 @@ def ensure(root: Path, *, for_tests: bool) -> Path:
         _pip_install(folder, TORCH)
     say(f"installing Standin and its libraries ({', '.join(sorted(extras))}) into {folder}")
     _pip_install(folder, "--editable", f"{root}[{','.join(sorted(extras))}]")
+    if "test" in extras:
+        _install_if_possible(folder, RNNOISE)
     _write_stamp(folder, {"project": project, "extras": sorted(extras)})
     return python
 
@@ -55,6 +61,7 @@ def venv_python(folder: Path) -> Path:
 def _project_key(root: Path) -> str:
     """Changes with the project's dependencies and with its folder, which the installed command names."""
     digest = hashlib.sha256((root / "pyproject.toml").read_bytes())
+    digest.update(f"{TORCH} {RNNOISE}".encode())
     digest.update(str(root).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
@@ -110,6 +117,14 @@ def _pip_install(folder: Path, *what: str) -> None:
         run_quietly(command, log=folder / _LOG_NAME, env=pip_environment())
     except subprocess.CalledProcessError as error:
         raise explain_pip(error.output, folder / _LOG_NAME) from error
+
+
+def _install_if_possible(folder: Path, package: str) -> None:
+    """Alone, without what it asks for. Where there is none for this system, its tests are skipped."""
+    try:
+        _pip_install(folder, "--no-deps", "--only-binary=:all:", package)
+    except SetupError as error:
+        say(f"{package} is left out, and its tests are skipped: {error}")
 
 
 def pip_environment() -> dict[str, str]:

@@ -56,9 +56,22 @@ def test_first_run_installs_and_second_does_nothing(environment, project, pip_ca
 def test_tests_bring_the_pinned_torch_first(environment, project_with_environment, pip_calls):
     project = project_with_environment
     environment.ensure(project, for_tests=True)
-    assert pip_calls == [("torch==2.13.0",), ("--editable", f"{project}[gpu,gui,test]")]
+    torch, ours, noise = pip_calls
+    assert (torch, ours) == (("torch==2.13.0",), ("--editable", f"{project}[gpu,gui,test]"))
+    assert noise == ("--no-deps", "--only-binary=:all:", "pyrnnoise==0.4.5"), "only the library in it is used"
     environment.ensure(project, for_tests=False)
-    assert len(pip_calls) == 2, "an environment for tests also runs the program"
+    assert len(pip_calls) == 3, "an environment for tests also runs the program"
+
+
+def test_noise_suppression_that_a_system_lacks_is_left_out(environment, project_with_environment, monkeypatch, capsys):
+    def refuse(folder, *what):
+        if "--no-deps" in what:
+            raise environment.SetupError("There is none.")
+
+    monkeypatch.setattr(environment, "_pip_install", refuse)
+    python = environment.ensure(project_with_environment, for_tests=True)
+    assert "pyrnnoise==0.4.5 is left out" in "".join(capsys.readouterr())
+    assert environment.is_whole(python) and (project_with_environment / ".venv" / "standin-setup.json").is_file()
 
 
 def test_changed_dependencies_are_installed(environment, project_with_environment, pip_calls):
