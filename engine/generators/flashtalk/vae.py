@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from engine.generators.flashtalk.kernels.registry import Kernels
 from engine.generators.flashtalk.kernels.vae_upsample import merged_weight
 from engine.generators.flashtalk.vae_coders import Decoder, Encoder, VaeConfig
-from engine.generators.flashtalk.vae_layers import History, SpatialTiles, Upsample
+from engine.generators.flashtalk.vae_history import History, SpatialTiles
+from engine.generators.flashtalk.vae_layers import Upsample
 
 LATENT_MEAN = (
     -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,

@@ -8,15 +8,16 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from engine.generators.flashtalk.vae_history import History, SpatialTiles
 from engine.generators.flashtalk.vae_layers import (
     AttentionBlock,
     CausalConv3d,
     Downsample,
-    History,
     NormSilu,
     ResidualBlock,
-    SpatialTiles,
+    Unsummed,
     Upsample,
+    summed,
 )
 
 
@@ -51,10 +52,10 @@ class Middle(nn.ModuleList):
             [ResidualBlock(channels, channels), AttentionBlock(channels), ResidualBlock(channels, channels)]
         )
 
-    def forward(self, x: Tensor, history: History) -> Tensor:
+    def forward(self, x: Tensor | Unsummed, history: History) -> Tensor | Unsummed:
         """[1, C, n, h, w] -> the same shape."""
         before, attention, after = self
-        return after(attention(before(x, history)), history)
+        return after(attention(summed(before(x, history))), history)
 
 
 class Head(nn.ModuleDict):
@@ -63,8 +64,10 @@ class Head(nn.ModuleDict):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__({"0": NormSilu(in_channels), "2": CausalConv3d(in_channels, out_channels)})
 
-    def forward(self, x: Tensor, history: History, tiles: SpatialTiles | None = None) -> Tensor:
+    def forward(self, x: Tensor | Unsummed, history: History, tiles: SpatialTiles | None = None) -> Tensor:
         """[1, in, n, H, W] -> [1, out, n, H, W]."""
+        if isinstance(x, Unsummed):
+            return self["2"].after_sum(self["0"], x, history, tiles)[1]
         return self["2"].after(self["0"], x, history, tiles)
 
 
@@ -91,12 +94,10 @@ class Encoder(nn.Module):
         """A stream's first group holds 1 + 4k frames, every other 4k; each 4 give one latent frame."""
         if tiles is not None:
             x = tiles.crop(x)
-        x = self.conv1(x, history, tiles)
-        for block in self.downsamples:
-            x = block(x, history, tiles)
+        encoded = _through(self.downsamples, self.conv1(x, history, tiles), history, tiles)
         if tiles is not None:
-            x = tiles.gather(x)
-        return self.head(self.middle(x, history), history)
+            encoded = tiles.gather(summed(encoded))
+        return self.head(self.middle(encoded, history), history)
 
 
 class Decoder(nn.Module):
@@ -123,13 +124,11 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor, history: History, tiles: SpatialTiles | None = None) -> Tensor:
         """A stream's first latent frame gives one frame, every other four."""
-        x = self.middle(self.conv1(x, history), history)
+        decoded = self.middle(self.conv1(x, history), history)
         if tiles is not None:
-            x = tiles.crop(x)
-        for block in self.upsamples:
-            x = block(x, history, tiles)
-        x = self.head(x, history, tiles)
-        return x if tiles is None else tiles.gather(x)
+            decoded = tiles.crop(summed(decoded))
+        frames = self.head(_through(self.upsamples, decoded, history, tiles), history, tiles)
+        return frames if tiles is None else tiles.gather(frames)
 
     def unneeded_before(self, frame: int) -> dict[nn.Module, int]:
         """Frames of output of each convolution that no frame from number `frame` on of a stream depends on.
@@ -160,3 +159,12 @@ class Decoder(nn.Module):
 def _level(in_channels: int, channels: int, blocks: int) -> list[nn.Module]:
     """Residual blocks at one resolution; the first one changes the width."""
     return [ResidualBlock(in_channels if n == 0 else channels, channels) for n in range(blocks)]
+
+
+def _through(
+    blocks: nn.ModuleList, x: Tensor | Unsummed, history: History, tiles: SpatialTiles | None
+) -> Tensor | Unsummed:
+    """Residual blocks take each other's results as they come, those that resample want tensors."""
+    for block in blocks:
+        x = block(x if isinstance(block, ResidualBlock) else summed(x), history, tiles)
+    return x

@@ -7,106 +7,20 @@ the containers with numbers for keys. Sections 4.1 and 4.4 of the specification 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.generators.flashtalk.kernels.registry import EAGER
-from engine.generators.flashtalk.kernels.vae_norm import ADD_BIAS, NORM_SILU, NORM_SILU_JOIN, rms_norm, room_like
+from engine.generators.flashtalk.kernels.registry import EAGER, Function
+from engine.generators.flashtalk.kernels.vae_norm import (
+    ADD_BIAS,
+    ADD_NORM_SILU_JOIN,
+    NORM_SILU,
+    NORM_SILU_JOIN,
+    rms_norm,
+)
 from engine.generators.flashtalk.kernels.vae_upsample import transposed
-
-
-class SpatialTiles(Protocol):
-    """Pictures cut into bands of rows, one for each of several ranks, all of which run the same calls in step.
-
-    Only rows are cut, in equal bands from top to bottom, and a band is a whole number of latent rows; so rows divide
-    at every resolution of the VAE, and windows of stride 2 begin in one band and never between two.
-    """
-
-    def crop(self, x: Tensor) -> Tensor:
-        """This rank's band [..., rows / ranks, W] of pictures [..., rows, W] that every rank has in full."""
-        ...
-
-    def with_halo(self, x: Tensor, *, top: int, bottom: int) -> Tensor:
-        """The band `x` with `top` rows of the band above and `bottom` of the one below; zeros beyond the picture."""
-        ...
-
-    def gather(self, x: Tensor) -> Tensor:
-        """The full pictures from every rank's band, on every rank."""
-        ...
-
-
-class History:
-    """What one stream remembers: the last input frames of every convolution over time, zeros before the first frame.
-
-    Buffers are made by the first group of a stream and stay where they are from then on, also over `clear`, so calls
-    of equal shape can be recorded once and replayed.
-    """
-
-    def __init__(self) -> None:
-        self.at_start = True
-        """Whether the group being computed holds the stream's first frame, which resampling in time treats apart."""
-        self._frames: dict[nn.Module, Tensor] = {}
-        self._unneeded: dict[nn.Module, int] = {}
-
-    def leave_out(self, unneeded: Mapping[nn.Module, int]) -> None:
-        """Of these convolutions the first so many frames of output are not needed, and not computed from now on."""
-        self._unneeded = dict(unneeded)
-
-    def skip(self, conv: nn.Module, frames: int) -> int:
-        """How many of the next `frames` frames of output of `conv` are not needed; counted off."""
-        left = self._unneeded.get(conv, 0)
-        skipped = min(left, frames)
-        if skipped:
-            self._unneeded[conv] = left - skipped
-        return skipped
-
-    def clear(self) -> None:
-        """Begin a new stream of the same size, of which everything is needed."""
-        self._unneeded = {}
-        for frames in self._frames.values():
-            frames.zero_()
-        self.at_start = True
-
-    def before(self, conv: nn.Module, like: Tensor, frames: int = 2) -> Tensor:
-        """The last `frames` input frames of `conv`, laid out as `like`; zeros where there were none."""
-        if conv not in self._frames:
-            with torch.inference_mode(False):  # a buffer made in that mode could not be written outside of it
-                self._frames[conv] = room_like(like, frames).zero_()
-        return self._frames[conv]
-
-    def keep(self, conv: nn.Module, joined: Tensor) -> None:
-        """Remember the last frames of `joined`, which are all of the input that there was lately."""
-        kept = self._frames[conv]
-        kept.copy_(joined[:, :, -kept.shape[2] :])
-
-    def join(self, conv: nn.Module, x: Tensor, frames: int = 2) -> Tensor:
-        """`x` with the `frames` frames before it; the last ones are kept for the next call."""
-        before = self.before(conv, x, frames)
-        joined = room_like(x, frames + x.shape[2])
-        joined[:, :, :frames].copy_(before)
-        joined[:, :, frames:].copy_(x)
-        self.keep(conv, joined)
-        return joined
-
-    def begin(self, conv: nn.Module, x: Tensor) -> Tensor:
-        """`x`, a stream's first frame alone; it is kept behind zeros."""
-        self.before(conv, x)[:, :, -1:].copy_(x)
-        return x
-
-
-def rows_around(x: Tensor, tiles: SpatialTiles | None, *, top: int = 1, bottom: int = 1) -> tuple[Tensor, int]:
-    """Rows for a convolution of height 3, wherever its neighbours are: (x, rows of zeros it has yet to add itself).
-
-    All that convolutions see beyond a band of rows comes through here. A whole picture is left as it is: there the
-    convolution's own padding costs nothing.
-    """
-    if tiles is None:
-        return x, 1
-    return tiles.with_halo(x, top=top, bottom=bottom), 0
+from engine.generators.flashtalk.vae_history import History, SpatialTiles, rows_around
 
 
 def as_frames(video: Tensor) -> Tensor:
@@ -132,6 +46,35 @@ class RmsNorm(nn.Module):
 
 class NormSilu(RmsNorm):
     """The weights of an RMS norm with SiLU behind it, of which `CausalConv3d.after` computes both in one."""
+
+
+class Unsummed:
+    """A residual block's result [1, C, n, H, W] before it is added up, which the next one does in the pass of its norm.
+
+    What it holds is taken once: kept any longer, two videos more would be in memory.
+    """
+
+    def __init__(self, inner: Tensor, x: Tensor, bias: Tensor, add: Function) -> None:
+        """`inner` + `x` + `bias` [C]; `add` does that, and nothing else, where the sum alone is wanted."""
+        self._parts, self._add = [(inner, x, bias)], add
+
+    @property
+    def inner(self) -> Tensor:
+        """The one that a convolution has made."""
+        return self._parts[0][0]
+
+    def take(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All that it was made of."""
+        return self._parts.pop()
+
+    def sum(self) -> Tensor:
+        """The result itself, which takes what is held."""
+        return self._add(*self.take())
+
+
+def summed(x: Tensor | Unsummed) -> Tensor:
+    """`x` as a tensor."""
+    return x.sum() if isinstance(x, Unsummed) else x
 
 
 class CausalConv3d(nn.Conv3d):
@@ -163,20 +106,62 @@ class CausalConv3d(nn.Conv3d):
 
         In one pass `x` is normed into the place behind the frames before it.
         """
-        own_bias = self.bias if adds_bias else None
         if x.shape[2] == 0:
             return x.new_empty((1, self.out_channels, *x.shape[2:]))
-        skipped = history.skip(self, x.shape[2])
-        if tiles is not None:
+        before = self._before(x, history, tiles)
+        if before is None:
             normed = self.kernels[NORM_SILU](x, norm.gamma, bias)
-            x, missing_rows = rows_around(normed, tiles)
-            return self._convolve(history.join(self, x)[:, :, skipped:], missing_rows, own_bias)
-        if history.at_start and x.shape[2] == 1:
-            joined = history.begin(self, self.kernels[NORM_SILU](x, norm.gamma, bias))
         else:
-            joined = self.kernels[NORM_SILU_JOIN](x, history.before(self, x), norm.gamma, bias)
-            history.keep(self, joined)
-        return self._convolve(joined[:, :, skipped:], 1, own_bias)
+            normed = self.kernels[NORM_SILU_JOIN](x, before, norm.gamma, bias)
+        own_bias = self.bias if adds_bias else None
+        return self._convolve_normed(normed, x.shape[2], before is not None, history, tiles, own_bias)
+
+    def after_sum(
+        self,
+        norm: NormSilu,
+        x: Unsummed,
+        history: History,
+        tiles: SpatialTiles | None = None,
+        *,
+        adds_bias: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """What `x` adds up to, and `after` of it; both, and the norm, in one pass."""
+        frames = x.inner.shape[2]
+        if frames == 0:
+            total = x.sum()
+            return total, self.after(norm, total, history, tiles, adds_bias=adds_bias)
+        before = self._before(x.inner, history, tiles)
+        earlier = x.inner[:, :, :0] if before is None else before
+        total, normed = self.kernels[ADD_NORM_SILU_JOIN](*x.take(), earlier, norm.gamma)
+        del earlier  # with it, what was added up
+        own_bias = self.bias if adds_bias else None
+        return total, self._convolve_normed(normed, frames, before is not None, history, tiles, own_bias)
+
+    def _before(self, like: Tensor, history: History, tiles: SpatialTiles | None) -> Tensor | None:
+        """The frames that normed ones can be written behind at once; not where other rows are to come between, nor
+        where nothing was before."""
+        if tiles is not None or (history.at_start and like.shape[2] == 1):
+            return None
+        return history.before(self, like)
+
+    def _convolve_normed(
+        self,
+        normed: Tensor,
+        frames: int,
+        is_joined: bool,
+        history: History,
+        tiles: SpatialTiles | None,
+        bias: Tensor | None,
+    ) -> Tensor:
+        skipped, missing_rows = history.skip(self, frames), 1
+        if is_joined:
+            history.keep(self, normed)
+        elif tiles is None:
+            normed = history.begin(self, normed)
+        else:
+            normed, missing_rows = rows_around(normed, tiles)
+            normed = history.join(self, normed)
+        return self._convolve(normed[:, :, skipped:], missing_rows, bias)
 
     def _convolve(self, joined: Tensor, missing_rows: int, bias: Tensor | None) -> Tensor:
         if joined.shape[2] in (0, 2):  # none of the output is needed
@@ -217,20 +202,25 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Conv3d(in_channels, out_channels, 1) if is_wider else nn.Identity()
         self.kernels = EAGER
 
-    def forward(self, x: Tensor, history: History, tiles: SpatialTiles | None = None) -> Tensor:
-        """[1, in, n, H, W] -> [1, out, n, H, W]."""
+    def forward(self, x: Tensor | Unsummed, history: History, tiles: SpatialTiles | None = None) -> Tensor | Unsummed:
+        """[1, in, n, H, W] -> [1, out, n, H, W]; not added up only where that is fused with the next block's norm."""
         first, second = self.residual["2"], self.residual["6"]
         if ADD_BIAS not in self.kernels:
+            x = summed(x)
             inner = first.after(self.residual["0"], x, history, tiles)
             inner = second.after(self.residual["3"], inner, history, tiles)
             return inner.add_(self.shortcut(_last(x, inner)))
         # cuDNN adds no bias itself: each one would be another pass, so they wait for the next one that there is anyway.
-        inner = first.after(self.residual["0"], x, history, tiles, adds_bias=False)
+        if isinstance(x, Unsummed):
+            given, inner = first.after_sum(self.residual["0"], x, history, tiles, adds_bias=False)
+        else:
+            given, inner = x, first.after(self.residual["0"], x, history, tiles, adds_bias=False)
         inner = second.after(self.residual["3"], inner, history, tiles, bias=first.bias, adds_bias=False)
-        bias, x = second.bias.to(torch.promote_types(x.dtype, torch.float32)), _last(x, inner)
+        bias, own = second.bias.to(torch.promote_types(given.dtype, torch.float32)), _last(given, inner)
         if isinstance(self.shortcut, nn.Conv3d):
-            bias, x = bias + self.shortcut.bias, F.conv3d(x, self.shortcut.weight)
-        return self.kernels[ADD_BIAS](inner, x, bias)
+            bias, own = bias + self.shortcut.bias, F.conv3d(own, self.shortcut.weight)
+        result = Unsummed(inner, own, bias, self.kernels[ADD_BIAS])
+        return result if ADD_NORM_SILU_JOIN in self.kernels else result.sum()
 
 
 def _last(x: Tensor, like: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from engine.generators.flashtalk.kernels.registry import Kernels  # noqa: E402
 from engine.generators.flashtalk.vae import Vae  # noqa: E402
 from engine.generators.flashtalk.vae_coders import VaeConfig  # noqa: E402
 from engine.generators.flashtalk.vae_graphs import RecordedDecoder, record_decoder  # noqa: E402
-from engine.generators.flashtalk.vae_layers import History  # noqa: E402
+from engine.generators.flashtalk.vae_history import History  # noqa: E402
 
 ROWS, COLUMNS = 2, 3
 FORMS = ("plain", "channels last", "kernels")

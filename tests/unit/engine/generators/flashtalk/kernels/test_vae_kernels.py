@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402
 
 from engine.generators.flashtalk.kernels.catalog import VAE_KERNELS  # noqa: E402
-from engine.generators.flashtalk.kernels.registry import check, choose_kernels, errors_of  # noqa: E402
+from engine.generators.flashtalk.kernels.registry import Kernels, check, choose_kernels, errors_of  # noqa: E402
 from engine.generators.flashtalk.kernels.vae_norm import (  # noqa: E402
     ADD_BIAS,
     ADD_NORM_SILU_JOIN,
@@ -172,10 +172,98 @@ def test_a_vae_with_all_kernels_is_the_same_vae(weights, kernel_device, directio
     fused.use_channels_last()
     fused.merge_upsampling(weights)
     kernels = choose_kernels(VAE_KERNELS, "all", kernel_device, torch.float32)
-    assert not kernels.refused and NORM_SILU_JOIN in kernels and ADD_BIAS in kernels
+    assert not kernels.refused and all(kernel in kernels for kernel in TRITON)
     fused.use_kernels(kernels)
     given = _drawn(16, 3, 2, 3) if direction == "decode_all" else _drawn(1, 3, 5, 16, 24).clamp(-1, 1)
     given = given.float().to(kernel_device)
     wanted = getattr(plain, direction)(given)
     assert wanted.std() > 0.1 and (wanted.abs() == 1).float().mean() < 0.5
     assert (getattr(fused, direction)(given) - wanted).abs().max() < 2e-5 * wanted.abs().max()
+
+
+# ------------------------------------------------------------------------------------- from block to block
+
+
+class _Noting:
+    """The plain forms in the place of the fused ones, and how often each is called."""
+
+    def __init__(self, *kernels):
+        self.calls = dict.fromkeys([kernel.name for kernel in kernels], 0)
+        self.kernels = Kernels(active={kernel.name: self._noted(kernel) for kernel in kernels})
+
+    def _noted(self, kernel):
+        def noted(*arguments):
+            self.calls[kernel.name] += 1
+            return kernel.eager(*arguments)
+
+        return noted
+
+
+@pytest.mark.parametrize(
+    ("direction", "fused", "alone"), [("decode_all", 10, 4), ("encode", 6, 4)], ids=["decode", "encode"]
+)
+def test_sums_are_left_to_the_next_norm_where_there_is_one(direction, fused, alone):
+    """Between residual blocks and before the head; before attention and resampling they are made alone. Cut into groups
+    of any size, and into bands, it is the same picture to the last bit."""
+    vae, given = Vae(VaeConfig(dim=8)), _drawn(16, 1, 2, 3) if direction == "decode_all" else _drawn(1, 3, 1, 16, 24)
+    torch.manual_seed(1)
+    for value in vae.parameters():
+        value.data = torch.randn_like(value) * (0.2 if value.dim() == 1 else value[0].numel() ** -0.5)
+    apart, together = _Noting(NORM_SILU, NORM_SILU_JOIN, ADD_BIAS), _Noting(*TRITON)
+    vae.double().use_kernels(together.kernels)
+    getattr(vae, direction)(given)
+    assert (together.calls[ADD_NORM_SILU_JOIN.name], together.calls[ADD_BIAS.name]) == (fused, alone)
+    given = _drawn(16, 4, 2, 3) if direction == "decode_all" else _drawn(1, 3, 9, 16, 24)
+    for tiles in (None, _WholePicture()):
+        vae.use_kernels(together.kernels)
+        got = getattr(vae, direction)(given, tiles=tiles)
+        vae.use_kernels(apart.kernels)
+        assert torch.equal(got, getattr(vae, direction)(given, tiles=tiles)) and got.std() > 0.1
+    assert apart.calls[ADD_BIAS.name] > fused
+
+
+class _WholePicture:
+    """A band that is all of the picture."""
+
+    def crop(self, x):
+        return x
+
+    def gather(self, x):
+        return x
+
+    def with_halo(self, x, *, top, bottom):
+        return F.pad(x, (0, 0, top, bottom))
+
+
+def test_the_end_of_a_video_alone_is_the_same_with_sums_left_to_the_next_norm():
+    """There, blocks are given no frames at all."""
+    vae, given = Vae(VaeConfig(dim=8)).double(), _drawn(16, 5, 2, 2)
+    whole = vae.decode_all(given)
+    vae.use_kernels(_Noting(*TRITON).kernels)
+    torch.testing.assert_close(vae.decode_tail(given, 5), whole[:, :, -5:], rtol=0, atol=1e-12)
+
+
+def test_what_was_added_up_is_not_kept(peak_bytes):
+    """A latent frame takes no more than where every sum is made at once; kernels keep nothing in between."""
+
+    def room(x, frames):
+        return x.new_empty((1, x.shape[1], frames, *x.shape[3:]))
+
+    sizes = {
+        NORM_SILU: lambda x, *_: room(x, x.shape[2]),
+        NORM_SILU_JOIN: lambda x, before, *_: room(x, before.shape[2] + x.shape[2]),
+        ADD_BIAS: lambda inner, *_: room(inner, inner.shape[2]),
+        ADD_NORM_SILU_JOIN: lambda inner, x, bias, before, gamma: (
+            room(inner, inner.shape[2]),
+            room(inner, before.shape[2] + inner.shape[2]),
+        ),
+    }
+    peaks = []
+    for kernels in (TRITON, TRITON[:3]):
+        with torch.device("meta"):
+            vae, latent = Vae(VaeConfig()).bfloat16(), torch.empty(16, 1, 16, 16)
+        vae.use_kernels(Kernels(active={kernel.name: sizes[kernel] for kernel in kernels}))
+        stream = vae.decode_stream()
+        stream.push(latent)
+        peaks.append(peak_bytes(lambda stream=stream, latent=latent: stream.push(latent)))
+    assert peaks[0] <= peaks[1] <= 4_271 * 128 * 128  # what memory is planned with
