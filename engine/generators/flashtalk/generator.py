@@ -19,7 +19,13 @@ from engine.generators.flashtalk.effort import StepChooser, StepCounts
 from engine.generators.flashtalk.feature_cache import content_key, weights_key
 from engine.generators.flashtalk.graphs import CudaRecorder, Recorder, RecordsNothing, wants_graphs
 from engine.generators.flashtalk.host_copies import HostCopies
-from engine.generators.flashtalk.memory import Demand, free_bytes, no_room_for_graphs, streamed_blocks
+from engine.generators.flashtalk.memory import (
+    Demand,
+    free_bytes,
+    has_room_beside,
+    no_room_for_graphs,
+    streamed_blocks,
+)
 from engine.generators.flashtalk.models import (
     Models,
     are_loaded,
@@ -267,7 +273,9 @@ class FlashTalkGenerator:
         """What does not run from a graph although it should; usually nothing."""
         self._models = models
         shape, group = self._shape, self._sequence_group(models.dit.config.num_heads)
-        anchor = yield from anchor_in_pieces(portrait, models.vae, shape, self._bands)
+        yield Piece(name="room")
+        is_roomy = self._is_roomy(models)
+        anchor = yield from anchor_in_pieces(portrait, models.vae, shape, self._bands, is_roomy=is_roomy)
         made = yield from set_up(models.dit, group)
         conditions = models.dit.conditions_from(made, anchor.y, group)
         yield Piece(name="stream")
@@ -299,8 +307,20 @@ class FlashTalkGenerator:
         yield Piece(name="graphs", is_slow=True)
         return self._stream.record(self._recorder(models))
 
+    def _is_roomy(self, models: Models) -> bool:
+        """Whether the portrait can be encoded in pieces; rank 0, whose GPU is the fullest, says so for all."""
+        free = free_bytes(models.device)
+        is_roomy = has_room_beside(self._demand(models), free)
+        if free is None or self._ranks is None:
+            return is_roomy
+        return bool(self._ranks.from_first(lambda: torch.tensor([is_roomy]), models.device).item())
+
+    def _demand(self, models: Models) -> Demand:
+        world = 1 if self._ranks is None else self._ranks.size
+        return Demand(config=models.dit.config, shape=self._shape, precision=models.precision, world=world)
+
     def _recorder(self, models: Models) -> Recorder:
-        demand = Demand(config=models.dit.config, shape=self._shape, precision=models.precision, world=self._group.size)
+        demand = self._demand(models)
         no_room = no_room_for_graphs(demand, free_bytes(models.device))
         return RecordsNothing(no_room) if no_room else CudaRecorder(models.device)
 

@@ -22,6 +22,8 @@ from engine.model_store.gpu_memory import (
     resident_parameters,
 )
 
+HISTORY_PER_PIXEL = 1404
+"""Numbers that the video encoder's convolutions remember between two groups of frames, for each pixel of a frame."""
 ALL_RESIDENT = "none"
 """Value of the option `offload`: nothing is streamed, or it is an error."""
 
@@ -135,6 +137,16 @@ def no_room_for_graphs(demand: Demand, free_bytes: int | None) -> str:
     if needed <= free_bytes:
         return ""
     return f"{needed / 1e9:.1f} GB of GPU memory are needed for it, and {free_bytes / 1e9:.1f} GB are free"
+
+
+def has_room_beside(demand: Demand, free_bytes: int | None) -> bool:
+    """Whether another stream's chunk can be made while what the encoder remembers of a portrait is kept, with so much
+    memory free (None: enough)."""
+    if free_bytes is None:
+        return True
+    pixels = demand.shape.height * demand.shape.width / demand.world
+    history = HISTORY_PER_PIXEL * pixels * demand.precision.vae.itemsize
+    return demand.parts().activations + history <= free_bytes
 
 
 def needed_bytes(config: DiTConfig, shape: StreamShape, precision: Precision, scheme: Scheme | None = None) -> int:

@@ -46,12 +46,16 @@ def make_anchor(portrait: Tensor, vae: Vae, shape: StreamShape, bands: RowBands 
     return made_at_once(anchor_in_pieces(portrait, vae, shape, bands))
 
 
-def anchor_in_pieces(portrait: Tensor, vae: Vae, shape: StreamShape, bands: RowBands | None = None) -> Pieces[Anchor]:
-    """`make_anchor`, of which each latent frame is a piece; ranks meet in every one."""
+def anchor_in_pieces(
+    portrait: Tensor, vae: Vae, shape: StreamShape, bands: RowBands | None = None, *, is_roomy: bool = True
+) -> Pieces[Anchor]:
+    """`make_anchor`, of which each latent frame is a piece; ranks meet in every one. All are one piece unless there is
+    room to keep what the encoder remembers between two of them."""
     parts: list[Tensor] = []
     groups = vae.encode_groups(F.pad(portrait, (0, 0, 0, 0, 0, shape.frames - 1)), tiles=bands)
-    for _ in range(shape.latent[1]):
-        yield Piece(name="portrait")
+    for index in range(shape.latent[1]):
+        if index == 0 or is_roomy:
+            yield Piece(name="portrait")
         parts.append(next(groups))
     latents = torch.cat(parts, dim=1)
     latents = latents if bands is None else bands.agree(latents)

@@ -98,7 +98,7 @@ def test_a_graph_that_cannot_be_had_is_told_and_frames_come(prepared, monkeypatc
 
 def test_where_there_is_no_room_nothing_is_recorded(prepared, tape_recorder, monkeypatch):
     _with_graphs(monkeypatch, tape_recorder)
-    free = iter((10**9, 1_000))  # before the weights are there, and after
+    free = iter((10**9, 10**9, 1_000))  # before the weights are there, before the portrait is encoded, and after
     monkeypatch.setattr(generator_module, "free_bytes", lambda device: next(free))
     generator, notices = prepared(graphs="on")
     (notice,) = (notice for notice in notices if notice.code == "flashtalk.graphs")

@@ -13,7 +13,13 @@ torch = pytest.importorskip("torch")
 
 from engine.errors import ModelFilesError  # noqa: E402
 from engine.generators.flashtalk import feature_cache, set_up_cache  # noqa: E402
+from engine.generators.flashtalk.config import DiTConfig, StreamShape  # noqa: E402
 from engine.generators.flashtalk.generator import FlashTalkGenerator  # noqa: E402
+from engine.generators.flashtalk.memory import Demand, has_room_beside  # noqa: E402
+from engine.generators.flashtalk.stream import anchor_in_pieces  # noqa: E402
+from engine.generators.flashtalk.vae import Vae  # noqa: E402
+from engine.generators.flashtalk.vae_coders import VaeConfig  # noqa: E402
+from engine.generators.flashtalk.weights import precision_for  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -117,3 +123,22 @@ def test_what_goes_wrong_is_said_in_its_piece(rig, make, tiny_checkpoint, portra
     assert next(pieces).is_alone
     with pytest.raises(ModelFilesError):
         next(pieces)
+
+
+def test_where_a_chunk_has_no_room_beside_a_portrait_that_is_half_encoded_it_is_encoded_at_once(make):
+    shape = StreamShape(height=64, width=64)
+    with torch.device("meta"):
+        vae = Vae(VaeConfig()).bfloat16()
+        stream = vae.encode_stream()
+        stream.push(torch.empty(1, 3, 1, 64, 64))
+    history = sum(frames.nbytes for frames in stream._history._frames.values())
+    demand = Demand(config=DiTConfig(), shape=shape, precision=precision_for(torch.device("cuda")))
+    needed = demand.parts().activations + history
+    assert has_room_beside(demand, needed) and has_room_beside(demand, None)
+    assert not has_room_beside(demand, needed - 1)
+    halved = replace(demand, world=2)
+    assert has_room_beside(halved, halved.parts().activations + history // 2)
+
+    models, portrait = make().models, torch.zeros(1, 3, 1, 64, 64)
+    pieces = [list(anchor_in_pieces(portrait, models.vae, shape, is_roomy=is_roomy)) for is_roomy in (True, False)]
+    assert [len(each) for each in pieces] == [9, 1]
