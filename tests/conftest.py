@@ -93,18 +93,29 @@ def astronaut():
     return data.astronaut()
 
 
-def load_fixture_module(name: str):
-    """A module of tests/fixtures; tests are no packages, so they cannot import one another."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "fixtures" / f"{name}.py")
+def load_module(path: Path):
+    """The module in a file; tests are no packages, so they cannot import one another."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def load_fixture_module(name: str):
+    """A module of tests/fixtures."""
+    return load_module(Path(__file__).parent / "fixtures" / f"{name}.py")
 
 
 @pytest.fixture(scope="session")
 def fixture_module():
     """A function: the module of that name in tests/fixtures."""
     return functools.cache(load_fixture_module)
+
+
+@pytest.fixture(scope="session")
+def module_at():
+    """A function: the module in a file, such as one whose functions ranks call, for one rank in this process."""
+    return functools.cache(load_module)
 
 
 @pytest.fixture(scope="session")

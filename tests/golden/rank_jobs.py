@@ -62,7 +62,21 @@ def code(world, dim, weights, video=None, latents=None):
     return vae.encode(video, tiles=bands)
 
 
+def shape_of(config) -> StreamShape:
+    """The sizes that a pipeline was recorded with."""
+    return StreamShape(
+        height=config["height"],
+        width=config["width"],
+        frames=config["frame_num"],
+        motion_frames=config["motion_frames_num"],
+        fps=config["tgt_fps"],
+        audio_history_s=config["cached_audio_duration"],
+    )
+
+
 class Noise:
+    """The reference's own draws; a draw that we do not need to make is simply not asked for."""
+
     def __init__(self, draws):
         self._draws, self.chunk = draws, 0
 
@@ -72,14 +86,7 @@ class Noise:
 
 def pipeline(world, config, parts, inputs, chunks):
     """Chunks of the whole program: (latents, frames on rank 0, motion latents) of each."""
-    shape = StreamShape(
-        height=config["height"],
-        width=config["width"],
-        frames=config["frame_num"],
-        motion_frames=config["motion_frames_num"],
-        fps=config["tgt_fps"],
-        audio_history_s=config["cached_audio_duration"],
-    )
+    shape = shape_of(config)
     dit = DiT(DiTConfig.from_dict(parts["dit_config"]))
     dit.load_state_dict(parts["dit"])
     vae = Vae(VaeConfig(dim=parts["vae_config"]["dim"]))

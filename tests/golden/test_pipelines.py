@@ -1,8 +1,11 @@
 """The whole program against the reference: from a picture, token numbers and a waveform to frames, chunk by chunk."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from engine.generators.flashtalk.config import DiTConfig, StreamShape
@@ -38,14 +41,10 @@ from engine.parallel.group import LocalGroup
 CPU = torch.device("cpu")
 
 
-class RecordedNoise:
-    """The reference's own draws; a draw that we do not need to make is simply not asked for."""
-
-    def __init__(self, tensors: dict) -> None:
-        self._tensors, self.chunk = tensors, 0
-
-    def __call__(self, draw: int) -> torch.Tensor:
-        return self._tensors[f"in.noise.chunk{self.chunk}.draw{draw}"]
+@pytest.fixture(scope="module")
+def jobs(module_at):
+    """What ranks are given to do, of which sizes and noise are the same for one."""
+    return module_at(Path(__file__).with_name("rank_jobs.py"))
 
 
 @dataclass
@@ -57,23 +56,16 @@ class Program:
     stream: FlashTalkStream
     speech: object
     shape: StreamShape
-    noise: RecordedNoise
+    noise: Any
     anchor: Anchor
     context: torch.Tensor
     image: torch.Tensor
     schedule: torch.Tensor
 
 
-def build(case, attention) -> Program:
+def build(case, attention, jobs) -> Program:
     config, tensors = case.meta["config"], case.tensors
-    shape = StreamShape(
-        height=config["height"],
-        width=config["width"],
-        frames=config["frame_num"],
-        motion_frames=config["motion_frames_num"],
-        fps=config["tgt_fps"],
-        audio_history_s=config["cached_audio_duration"],
-    )
+    shape = jobs.shape_of(config)
     assert shape.new_frames == config["slice_len_frames"] and shape.chunk_samples == config["samples_per_chunk"]
     dit = DiT(DiTConfig.from_dict(case.other("dit").meta["config"]))
     dit.load_state_dict(case.weights("dit"))
@@ -89,7 +81,7 @@ def build(case, attention) -> Program:
     image = encode_portrait(case, portrait)
     anchor = make_anchor(portrait, vae, shape)
     schedules, group = Schedules((config["sample_steps"],), float(config["sample_shift"])), LocalGroup()
-    noise = RecordedNoise(tensors)
+    noise = jobs.Noise(tensors)
     stream = FlashTalkStream(
         dit=dit,
         vae=vae,
@@ -149,9 +141,9 @@ def check_chunk(case, program: Program, number: int, slices) -> None:
     case.check(program.stream.motion, f"out.latent_motion_next.chunk{number}", latent_bound)
 
 
-def test_stream(pipeline_stream_case, exact_attention):
+def test_stream(pipeline_stream_case, exact_attention, jobs):
     case = pipeline_stream_case
-    program = build(case, exact_attention)
+    program = build(case, exact_attention, jobs)
     check_preparation(case, program)
     shape, waveform = program.shape, case.tensors["in.waveform"].numpy()
     buffer = SpeechBuffer(program.speech, shape, CPU)
@@ -167,10 +159,10 @@ def test_stream(pipeline_stream_case, exact_attention):
         check_chunk(case, program, number, buffer.slices())
 
 
-def test_once(pipeline_once_case, exact_attention):
+def test_once(pipeline_once_case, exact_attention, jobs):
     """The reference's mode for files: all sound is encoded at once, and the chunks take their windows from that."""
     case = pipeline_once_case
-    program = build(case, exact_attention)
+    program = build(case, exact_attention, jobs)
     check_preparation(case, program)
     shape, waveform = program.shape, case.tensors["in.waveform"].numpy()
     loud = torch.from_numpy(np.asarray(normalize_loudness(waveform), np.float32))
@@ -185,10 +177,10 @@ def test_once(pipeline_once_case, exact_attention):
         check_chunk(case, program, number, (windows[:1], later))
 
 
-def test_every_step_alone(pipeline_stream_case, exact_attention):
+def test_every_step_alone(pipeline_stream_case, exact_attention, jobs):
     """Each recorded step from its own recorded input, so that a fault shows where it is."""
     case = pipeline_stream_case
-    program = build(case, exact_attention)
+    program = build(case, exact_attention, jobs)
     tensors = case.tensors
     embedding = tensors["out.audio_embedding.chunk0"][0]
     four = embedding[1:].unflatten(0, (-1, 4))

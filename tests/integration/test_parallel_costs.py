@@ -1,6 +1,5 @@
 """What ranks send and compute: counted from outside, against the plan's arithmetic and the specification's."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -38,11 +37,8 @@ GATHERS = {"encode": 2}
 
 
 @pytest.fixture(scope="module")
-def costs():
-    spec = importlib.util.spec_from_file_location("rank_costs", COSTS)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def costs(module_at):
+    return module_at(COSTS)
 
 
 @pytest.fixture(scope="module", params=DEGREES, ids="{0[0]} ranks, heads over {0[1]}".format)

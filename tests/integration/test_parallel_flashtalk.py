@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from pathlib import Path
 
@@ -19,12 +18,9 @@ TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def jobs():
+def jobs(module_at):
     """The job file itself, for one rank in this process."""
-    spec = importlib.util.spec_from_file_location("flashtalk_jobs", JOBS)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_at(JOBS)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """The number of ranks changes nothing but the order of sums: random small models of random sizes, in float64."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,9 @@ WORLDS = [2, 3, 4]
 
 
 @pytest.fixture(scope="module")
-def jobs():
+def jobs(module_at):
     """The job file itself, for one rank in this process."""
-    spec = importlib.util.spec_from_file_location("parallel_jobs", JOBS)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_at(JOBS)
 
 
 def assert_alike(result, expected):

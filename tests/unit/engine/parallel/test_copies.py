@@ -1,7 +1,5 @@
 """How often self-attention over several ranks copies its tokens, and where it receives: on one rank that is played."""
 
-import importlib.util
-from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -12,16 +10,12 @@ from torch.utils._pytree import tree_leaves
 from engine.parallel.distributed import DistributedGroup, RankGroups
 from engine.parallel.topology import plan_ranks
 
-METER = Path(__file__).parents[3] / "fixtures" / "collective_meter.py"
 HEADS, WIDTH, TOKENS = 12, 4, 24
 
 
 @pytest.fixture(scope="module")
-def meter():
-    spec = importlib.util.spec_from_file_location("collective_meter", METER)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def meter(fixture_module):
+    return fixture_module("collective_meter")
 
 
 class _Copies(TorchDispatchMode):

@@ -1,19 +1,14 @@
 """Where Triton's kernels run in these tests: in its interpreter on the CPU, or compiled on a GPU where there is one."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from engine.generators.flashtalk.kernels.registry import is_interpreted  # noqa: E402
 
-_ROUNDING = Path(__file__).parents[5] / "fixtures" / "triton_rounding.py"
-
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def kernel_device(request, monkeypatch) -> "torch.device":
+def kernel_device(request, monkeypatch, fixture_module) -> "torch.device":
     """A device on which Triton's kernels run."""
     pytest.importorskip("triton", reason="Triton makes the fused kernels")
     if request.param == "cuda":
@@ -22,10 +17,7 @@ def kernel_device(request, monkeypatch) -> "torch.device":
     elif not is_interpreted():
         pytest.skip("Triton compiles here, and needs TRITON_INTERPRET=1 to run on the CPU")
     else:
-        spec = importlib.util.spec_from_file_location("triton_rounding", _ROUNDING)
-        rounding = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(rounding)
-        rounding.round_to_nearest(monkeypatch.setattr)
+        fixture_module("triton_rounding").round_to_nearest(monkeypatch.setattr)
     return torch.device(request.param)
 
 
