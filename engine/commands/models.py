@@ -16,6 +16,7 @@ from engine.errors import Cancelled, ModelFilesError, UsageError
 from engine.model_store.catalog import CATALOGUE
 from engine.model_store.meter import size_text
 from engine.model_store.plan import DownloadPlan
+from engine.model_store.quantized import PRECISIONS, QuantizedCopy
 from engine.model_store.state import ModelState
 from engine.model_store.store import ModelStore, Verification
 
@@ -42,7 +43,12 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     download.add_argument("--offline", action="store_true", help="never use the network: fails if anything is missing")
     _action(actions, "verify", "read every file of a model and compare it with what was published", "NAME")
     remove = _action(actions, "remove", "delete a model; of a directory of your own, only forget it", "NAME")
-    remove.add_argument("--old", action="store_true", help="only earlier revisions and unfinished downloads")
+    which = remove.add_mutually_exclusive_group()
+    which.add_argument("--old", action="store_true", help="only earlier revisions and unfinished downloads")
+    which.add_argument(
+        "--quantized", action="store_true", help="only its weights in 8 bits, which are made again when they are needed"
+    )
+    which.add_argument("--precision", metavar="P", help=f"only those in this precision: {' or '.join(PRECISIONS)}")
     _action(actions, "path", "the directory of a model, or of all without a name", "NAME", is_optional=True)
 
 
@@ -85,7 +91,13 @@ def _details(state: ModelState) -> list[str]:
     lines += state.problems[:5]
     if state.path is not None and not state.is_own and state.disk_bytes - state.size_bytes > _OLD_BYTES:
         lines.append(_old_hint(state))
+    lines += [_copy_line(copy) for copy in state.copies]
     return lines
+
+
+def _copy_line(copy: QuantizedCopy) -> str:
+    whole = "" if copy.is_whole else ", unfinished"
+    return f"its weights in 8 bits, {copy.precision}{whole}: {size_text(copy.size_bytes)}"
 
 
 def _download(arguments: argparse.Namespace) -> int:
@@ -193,11 +205,18 @@ def _damage_error(found: Verification, *, is_own: bool) -> ModelFilesError:
 def _remove(arguments: argparse.Namespace) -> int:
     store = ModelStore()
     before = store.state(arguments.name)
-    freed_bytes = store.remove(arguments.name, only_old=arguments.old)
+    has_only_copies = arguments.quantized or arguments.precision is not None
+    if has_only_copies:
+        freed_bytes = store.remove_copies(arguments.name, arguments.precision)
+    else:
+        freed_bytes = store.remove(arguments.name, only_old=arguments.old)
     if arguments.json:
         print(json.dumps({"name": arguments.name, "freed_bytes": freed_bytes}))
-    elif before.is_own and not arguments.old:
+        return 0
+    if before.is_own and not (arguments.old or has_only_copies):
         print(f"{arguments.name} is no longer used from its directory, which was left as it is.")
+        if before.copies:
+            print(f"{size_text(before.copies_bytes)} of its weights in 8 bits freed.")
     elif freed_bytes:
         print(f"{size_text(freed_bytes)} freed.")
     else:
@@ -267,4 +286,5 @@ def _size(state: ModelState) -> str:
 
 
 def _plain(state: ModelState) -> dict[str, Any]:
-    return {**asdict(state), "path": None if state.path is None else str(state.path)}
+    copies = [{**asdict(copy), "path": str(copy.path)} for copy in state.copies]
+    return {**asdict(state), "path": None if state.path is None else str(state.path), "copies": copies}

@@ -30,7 +30,7 @@ class ModelEntry:
     first: each group must be there, and only its first pattern that matches anything is fetched. `extras` are taken
     if they are there. `size_bytes` is the expected total, `size_is_exact` whether it is more than an estimate.
     `licence` is the identifier that the publisher states, empty where only the hub can tell. `needs` are models
-    without which this one is of no use.
+    without which this one is of no use. `has_8_bit_copies`: its weights may be kept in 8 bits besides, made here.
     """
 
     name: str
@@ -44,6 +44,7 @@ class ModelEntry:
     extras: tuple[str, ...] = ("LICENSE*", "LICENCE*", "NOTICE*")
     known: dict[str, KnownFile] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    has_8_bit_copies: bool = False
 
     @property
     def page(self) -> str:
@@ -99,6 +100,7 @@ FLASHTALK = ModelEntry(
         "NOTICE*",
     ),
     needs=("chinese-wav2vec2-base",),
+    has_8_bit_copies=True,
 )
 
 CHINESE_WAV2VEC2 = ModelEntry(

@@ -9,6 +9,7 @@ from typing import Literal
 from engine.model_store.catalog import ModelEntry
 from engine.model_store.manifest import Manifest, read_manifest
 from engine.model_store.own import own_problems, own_size_bytes
+from engine.model_store.quantized import QuantizedCopy
 from engine.model_store.shelf import Shelf
 
 Status = Literal["absent", "partial", "complete", "damaged"]
@@ -20,7 +21,8 @@ class ModelState:
 
     `size_bytes` is the total (an estimate until `size_is_exact`), `disk_bytes` what is taken up in the store. `path` is
     the directory to load from, None unless `status` is "complete"; `is_own` says that it is the user's own directory.
-    `licence` is empty while only the publisher's `page` tells it. `problems` are sentences about damage.
+    `licence` is empty while only the publisher's `page` tells it. `problems` are sentences about damage. `copies` are
+    its weights in 8 bits, made from whatever checkpoint was used; `disk_bytes` leaves them out.
     """
 
     name: str
@@ -37,6 +39,12 @@ class ModelState:
     commit: str
     needs: tuple[str, ...]
     problems: tuple[str, ...]
+    copies: tuple[QuantizedCopy, ...] = ()
+
+    @property
+    def copies_bytes(self) -> int:
+        """Of all `copies`."""
+        return sum(copy.size_bytes for copy in self.copies)
 
 
 def examine(entry: ModelEntry, shelf: Shelf) -> ModelState:

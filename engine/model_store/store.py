@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine.errors import ModelFilesError
+from engine.errors import ModelFilesError, UsageError
 from engine.model_store.catalog import CATALOGUE, ModelEntry, entry_named
 from engine.model_store.download import LOOK_UP_ATTEMPTS, Patience, disk_error, fetch
 from engine.model_store.hub import Hub
@@ -21,6 +21,7 @@ from engine.model_store.manifest import FileRecord, Manifest, read_manifest, wri
 from engine.model_store.meter import Meter, size_text
 from engine.model_store.own import companions, own_manifest, problems_of
 from engine.model_store.plan import DownloadPlan, ModelPlan, plan_model
+from engine.model_store.quantized import PRECISIONS, quantized_copies, quantized_folder, remove_quantized_copies
 from engine.model_store.shelf import Pin, Shelf
 from engine.model_store.state import ModelState, examine
 from engine.model_store.verify import Damage, hash_files
@@ -42,6 +43,7 @@ class Verification:
 class ModelStore:
     """The store in `folder` (default: the user's), fetching from `endpoint` (default: the usual hub or HF_ENDPOINT).
 
+    `copies_folder` is where 8-bit copies of weights lie: the user's for the user's own store, none for another.
     `timeout_s` is how long a silent server is waited for, `pause_s` the shortest pause before trying again,
     `reserve_bytes` what stays free on the disk; `is_offline` refuses whatever would need the network. Nothing is
     read or created until a method is called.
@@ -57,8 +59,10 @@ class ModelStore:
         pause_s: float = 1.0,
         reserve_bytes: int = 256 << 20,
         is_offline: bool = False,
+        copies_folder: Path | None = None,
     ) -> None:
         self.folder = folder or models_folder()
+        self._copies_folder = quantized_folder() if copies_folder is None and folder is None else copies_folder
         self._catalogue = dict(catalogue)
         self._hub = Hub(endpoint, timeout_s=timeout_s, is_offline=is_offline)
         self._pause_s = pause_s
@@ -70,7 +74,11 @@ class ModelStore:
 
     def state(self, name: str) -> ModelState:
         """One model. Raises `UsageError` for an unknown name."""
-        return examine(entry_named(name, self._catalogue), Shelf(self.folder, name))
+        entry = entry_named(name, self._catalogue)
+        state = examine(entry, Shelf(self.folder, name))
+        if self._copies_folder is None or not entry.has_8_bit_copies:
+            return state
+        return replace(state, copies=tuple(quantized_copies(self._copies_folder)))
 
     def path(self, name: str) -> Path:
         """The directory to load from. Raises `ModelFilesError` unless the model is complete."""
@@ -204,7 +212,8 @@ class ModelStore:
         )
 
     def remove(self, name: str, *, only_old: bool = False) -> int:
-        """Delete the model (or only commits and parts that are not in use); returns the bytes freed.
+        """Delete the model and its 8-bit copies (or only commits and parts that are not in use); returns the bytes
+        freed.
 
         A directory of the user's own is forgotten, not deleted. Raises `ModelFilesError` while it is being fetched.
         """
@@ -215,9 +224,27 @@ class ModelStore:
                 if only_old:
                     in_use = shelf.pin.commit
                     return shelf.remove(except_commit=in_use) if in_use else 0
-                return shelf.remove()
+                freed = shelf.remove()
             except OSError as error:
                 raise disk_error(error, shelf.folder) from error
+        return freed + self.remove_copies(name)
+
+    def remove_copies(self, name: str, precision: str | None = None) -> int:
+        """Delete the weights of a model that are kept in 8 bits, or those of one precision; returns the bytes freed.
+
+        They are made again when they are next needed. Raises `UsageError` for a precision that there is not,
+        `ModelFilesError`.
+        """
+        entry = entry_named(name, self._catalogue)
+        if precision not in (None, *PRECISIONS):
+            hint = f"There are: {', '.join(PRECISIONS)}."
+            raise UsageError(f'No weights are kept in a precision "{precision}".', hint=hint, code="models.precision")
+        if self._copies_folder is None or not entry.has_8_bit_copies:
+            return 0
+        try:
+            return remove_quantized_copies(self._copies_folder, precision)
+        except OSError as error:
+            raise disk_error(error, self._copies_folder) from error
 
     def _fetch_model(self, model: ModelPlan, meter: Meter) -> None:
         shelf = Shelf(self.folder, model.entry.name)

@@ -1,6 +1,6 @@
 """What the set-up weights make of a prompt, a portrait and the timesteps, kept on disk.
 
-4.45 of 18.9 billion parameters are needed for nothing else, so that a start which finds all three reads 8.9 GB less. On
+4.44 of 18.9 billion parameters are needed for nothing else, so that a start which finds all three reads 8.9 GB less. On
 several ranks rank 0 alone looks and stores, and sends what it has found: what lies on other ranks' disks is not asked.
 """
 

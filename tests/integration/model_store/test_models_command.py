@@ -209,6 +209,46 @@ def test_a_directory_of_ones_own_is_used_verified_and_never_touched(home, speech
     assert "fetches nothing" in _one_sentence(_models("download", SPEECH, "--from-dir", speech, "--revision", "x"), 2)
 
 
+def _copies(home: Path, **sizes: int) -> Path:
+    """8-bit weights of those sizes, as loading the model leaves them, and a draft."""
+    folder = home / "standin" / "flashtalk-8bit"
+    folder.mkdir(parents=True)
+    for precision, size in sizes.items():
+        (folder / f"{'0f' * 16}-{precision}-v1.safetensors").write_bytes(bytes(size))
+    return folder
+
+
+def test_weights_in_8_bits_are_listed_under_their_model_and_removed_alone(home):
+    folder = _copies(home, fp8=14_000, int8=15_000)
+    (folder / f"{'0f' * 16}-int8-v1.77-0123abcd.tmp").write_bytes(bytes(1_000))
+    flashtalk, speech = json.loads(_models("list", "--json").stdout)
+    told = [(copy["precision"], copy["size_bytes"], copy["is_whole"]) for copy in flashtalk["copies"]]
+    assert told == [("fp8", 14_000, True), ("int8", 15_000, True), ("int8", 1_000, False)]
+    assert flashtalk["disk_bytes"] == 0 and speech["copies"] == []
+    assert all(Path(copy["path"]).is_file() for copy in flashtalk["copies"])
+    listed = _models("list").stdout
+    mine, others = listed.split(SPEECH, 1)
+    assert "8 bits, fp8: 14 kB" in mine and "8 bits, int8, unfinished: 1 kB" in mine and "8 bits" not in others
+    assert "16 kB freed" in _models("remove", NAME, "--precision", "int8").stdout
+    assert [path.name.split("-")[1] for path in folder.iterdir()] == ["fp8"]
+    assert json.loads(_models("remove", NAME, "--quantized", "--json").stdout)["freed_bytes"] == 14_000
+    assert not list(folder.iterdir()) and "nothing to remove" in _models("remove", NAME, "--quantized").stdout
+    for precision in ("int4", ""):
+        assert "precision" in _one_sentence(_models("remove", NAME, "--precision", precision), 2)
+
+
+def test_weights_in_8_bits_go_with_their_model(home, checkpoint_folder):
+    """Of a directory of the user's own nothing is deleted but what Standin made of it."""
+    _models("download", NAME, "--from-dir", checkpoint_folder)
+    folder = _copies(home, int8=15_000)
+    before = sorted(checkpoint_folder.rglob("*"))
+    assert _models("remove", SPEECH).returncode == _models("remove", NAME, "--old").returncode == 0
+    assert len(list(folder.iterdir())) == 1
+    done = _models("remove", NAME)
+    assert "left as it is" in done.stdout and "15 kB of its weights in 8 bits freed" in done.stdout
+    assert not list(folder.iterdir()) and sorted(checkpoint_folder.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [

@@ -118,7 +118,7 @@ def test_a_loaded_model_has_the_checkpoints_weights_in_8_bits(checkpoint, folder
 def test_the_second_start_reads_half_the_bytes_and_no_wide_ones(checkpoint, folder, reads, name):
     first = _load(checkpoint, SCHEMES[name])
     wide = {n: b for (where, n), b in reads.items() if where == "checkpoint" and not is_set_up_only(n)}
-    assert [copy.scheme for copy in quantized_copies(folder)] == [name]
+    assert [copy.precision for copy in quantized_copies(folder)] == [name]
     reads.clear()
     second = _load(checkpoint, SCHEMES[name])
     assert _same(first, second)
@@ -147,7 +147,7 @@ def _layers(dit) -> list[QuantizedLinear]:
 def test_schemes_lie_beside_one_another_and_versions_do_not(checkpoint, folder):
     _load(checkpoint, FP8)
     _load(checkpoint, INT8)
-    assert {copy.scheme for copy in quantized_copies(folder)} == {"fp8", "int8"}
+    assert {copy.precision for copy in quantized_copies(folder)} == {"fp8", "int8"}
     newer = replace(INT8, version=INT8.version + 1)
     _load(checkpoint, newer)
     names = sorted(path.stem.split("-", 1)[1] for path in folder.iterdir())
@@ -254,7 +254,28 @@ def test_other_ranks_read_and_do_not_write(checkpoint, folder):
 
 def test_copies_can_be_removed(checkpoint, folder):
     _load(checkpoint)
-    (folder / "left.123.tmp").write_bytes(bytes(100))
-    size = sum(path.stat().st_size for path in folder.iterdir())
-    assert remove_quantized_copies(folder) == size and not list(folder.iterdir())
+    _load(checkpoint, FP8)
+    whole = next(folder.glob("*-int8-*"))
+    draft = whole.with_suffix(".123-abcdef.tmp")
+    draft.write_bytes(bytes(100))
+    (folder / "something.safetensors").write_bytes(bytes(7))
+    listed = {(copy.precision, copy.is_whole): copy.size_bytes for copy in quantized_copies(folder)}
+    assert set(listed) == {("fp8", True), ("int8", True), ("int8", False), ("?", True)}
+    assert remove_quantized_copies(folder, "int8") == listed["int8", True] + 100
+    assert {copy.precision for copy in quantized_copies(folder)} == {"fp8", "?"}
+    assert remove_quantized_copies(folder) == listed["fp8", True] + 7 and not list(folder.iterdir())
     assert quantized_copies(folder) == [] and remove_quantized_copies(folder / "none") == 0
+
+
+def test_a_copy_that_is_removed_while_it_is_written_is_no_error(checkpoint, folder, monkeypatch, caplog):
+    real = tensor_file.TensorFileWriter.close
+
+    def close(self):
+        assert [copy.is_whole for copy in quantized_copies(folder)] == [False]
+        remove_quantized_copies(folder)
+        real(self)
+
+    monkeypatch.setattr(tensor_file.TensorFileWriter, "close", close)
+    with caplog.at_level(logging.WARNING):
+        dit = _load(checkpoint)
+    assert len(_layers(dit)) == 20 and "could not be stored" in caplog.text and not list(folder.iterdir())
