@@ -17,32 +17,12 @@ from engine.generators.flashtalk.quantization import store  # noqa: E402
 from engine.generators.flashtalk.quantization.linear import QuantizedLinear  # noqa: E402
 from engine.generators.flashtalk.quantization.products import SCALED, WIDENED  # noqa: E402
 from engine.generators.flashtalk.weights import precision_for  # noqa: E402
-from engine.media import AudioChunk  # noqa: E402
-from engine.portrait.load import load_portrait  # noqa: E402
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-SAMPLES = 28 * 640
-
-
-class Quiet:
-    def update(self, *_arguments):
-        """Nothing is told."""
-
-
-class Writer:
-    def __init__(self) -> None:
-        self.images = []
-
-    def next_image(self) -> np.ndarray:
-        self.images.append(np.zeros((32, 32, 3), np.uint8))
-        return self.images[-1]
-
-    def commit(self, number: int) -> None:
-        """The frame is complete."""
 
 
 @pytest.fixture
-def frames(tiny_checkpoint, tmp_path, monkeypatch):
+def frames(tiny_checkpoint, portrait, rig, tmp_path, monkeypatch):
     """A function: one chunk of frames with these options, and the generator that made it."""
     monkeypatch.setattr(feature_cache, "cache_folder", lambda: tmp_path)
     monkeypatch.setattr(store, "quantized_folder", lambda: tmp_path / "8bit")
@@ -52,11 +32,8 @@ def frames(tiny_checkpoint, tmp_path, monkeypatch):
         values = {"checkpoint": str(tiny_checkpoint[0]), "size": "32x32", "steps": 2, "device": "cpu"}
         generator = FlashTalkGenerator(**values, **options)
         opened.append(generator)
-        generator.prepare(load_portrait("sample:maya"), (1, 1), Quiet())
-        writer = Writer()
-        sound = (np.random.default_rng(5).standard_normal(SAMPLES) * 0.05).astype(np.float32)
-        generator.generate(AudioChunk(first_frame=0, frames=28, first_sample=0, samples=sound), writer)
-        return np.stack(writer.images), generator
+        generator.prepare(portrait, (1, 1), rig.Progress())
+        return rig.run(generator, 0, sides=(32, 32)), generator
 
     yield run
     for generator in opened:
