@@ -2,6 +2,7 @@
 
 python tests/benchmarks/kernels.py errors      fused, plain and compiled forms against float64, in bfloat16
 python tests/benchmarks/kernels.py passes      reads and writes of all tokens, plain and fused, at 768x448; on no device
+python tests/benchmarks/kernels.py passes8     the same of what makes tokens 8-bit
 python tests/benchmarks/kernels.py attention   8-bit attention against float32
 python tests/benchmarks/kernels.py motion      keys and values of the motion frames kept from an earlier step
 python tests/benchmarks/kernels.py speed       microseconds and GB/s at 768x448; needs a GPU
@@ -27,6 +28,7 @@ from torch.utils._pytree import tree_leaves
 from engine.generators.flashtalk.attention import _sdpa, choose_attention, model_like
 from engine.generators.flashtalk.config import DiTConfig
 from engine.generators.flashtalk.kernels.catalog import DIT_KERNELS
+from engine.generators.flashtalk.kernels.quantize import HIDDEN, QUANTIZING
 from engine.generators.flashtalk.kernels.registry import errors_of, tensors_of
 from engine.generators.flashtalk.kernels.samples import HEADS, WIDTH
 from engine.generators.flashtalk.rope import rotary_table
@@ -35,13 +37,15 @@ from engine.generators.flashtalk.transformer import DiT
 from engine.parallel.group import LocalGroup
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-TOKENS, HIDDEN = 12096, 13824
+TOKENS = 12096
 RUNS = 50
 MIDDLE = DiTConfig(
     dim=640, ffn_dim=1728, num_heads=5, num_layers=8, text_dim=64, text_len=32, intermediate_dim=32, output_dim=96,
     context_tokens=8, img_emb_in_dim=64, audio_blocks=3, audio_channels=32,
 )  # fmt: skip
 GRID = (9, 6, 4)
+EIGHT_BITS = [(part, kernel) for kernels in QUANTIZING.values() for part, kernel in kernels.items()]
+EVERY = (*DIT_KERNELS, *(kernel for _, kernel in EIGHT_BITS))
 
 
 def errors() -> list[dict]:
@@ -53,12 +57,13 @@ def errors() -> list[dict]:
         spec.loader.exec_module(rounding)
         rounding.round_to_nearest()
     rows = []
-    for kernel in DIT_KERNELS:
+    for kernel in EVERY:
         # Triton's interpreter cannot multiply matrices of bfloat16.
         dtype = torch.float32 if kernel.name == "attend_two" and DEVICE.type == "cpu" else torch.bfloat16
         arguments = kernel.samples(torch.Generator(DEVICE).manual_seed(1), DEVICE, dtype)[0]
-        exact = tensors_of(kernel.eager(*(x.double() if isinstance(x, torch.Tensor) else x for x in arguments)))
-        plain = _worst(tensors_of(kernel.eager(*arguments)), exact)
+        function = kernel.exact or kernel.eager
+        exact = tensors_of(function(*(x.double() if isinstance(x, torch.Tensor) else x for x in arguments)))
+        plain = _worst(kernel.values(tensors_of(kernel.eager(*arguments))), exact)
         row = {
             "kernel": kernel.name,
             "dtype": str(dtype).removeprefix("torch."),
@@ -69,7 +74,7 @@ def errors() -> list[dict]:
             if form == "compiled" and not kernel.is_compilable:
                 continue
             try:
-                row[form], row[f"{form}_largest"] = _worst(tensors_of(make()(*arguments)), exact)
+                row[form], row[f"{form}_largest"] = _worst(kernel.values(tensors_of(make()(*arguments))), exact)
             except Exception as error:  # noqa: BLE001 - what cannot be had here is told in the table
                 row[f"{form}_failed"] = str(error).strip().split("\n")[0][:100]
         rows.append(row)
@@ -95,9 +100,10 @@ class _Moved(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         aliases = [value.alias_info for value in func._schema.returns]
         is_view = any(alias is not None and not alias.is_write for alias in aliases)
-        if not is_view and "empty" not in func.name():
+        if not is_view and not any(part in func.name() for part in ("empty", "unsafe_view")):
             written = [x for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
-            read = [x for x in tree_leaves(args) if isinstance(x, torch.Tensor)]
+            given = args[1:] if func.overloadpacket.__name__ == "copy_" else args
+            read = [x for x in tree_leaves(given) if isinstance(x, torch.Tensor)]
             self.bytes += sum(x.nbytes for x in (*read, *written))
         return out
 
@@ -140,7 +146,7 @@ def passes() -> list[dict]:
     global DEVICE
     DEVICE = torch.device("meta")
     rows, unit = [], TOKENS * WIDTH * 2
-    for kernel, (arguments, moved) in zip(DIT_KERNELS, _full_size().values(), strict=True):
+    for kernel, (arguments, moved) in zip(DIT_KERNELS, list(_full_size().values())[: len(DIT_KERNELS)], strict=True):
         if kernel.name in ("linear_gelu", "attend_two"):
             continue
         row: dict = {"kernel": kernel.name}
@@ -150,6 +156,29 @@ def passes() -> list[dict]:
             row[form] = counted.bytes / unit
         rows.append(row | {"fused": moved / unit})
     return rows
+
+
+def passes8() -> list[dict]:
+    """The same for 8 bits: by the plain forms of both parts, by the fused form of the first (GELU has none) and the
+    plain form of the second, by both in one."""
+    global DEVICE
+    DEVICE = torch.device("meta")
+    rows, unit, sizes = [], TOKENS * WIDTH * 2, _full_size()
+    for part, kernel in EIGHT_BITS:
+        arguments, moved = sizes[kernel.name]
+        row: dict = {"kernel": kernel.name, "plain": _moved(kernel.eager, arguments) / unit}
+        if part in sizes:
+            tokens = (torch.empty(TOKENS, WIDTH, device=DEVICE, dtype=torch.bfloat16),)
+            apart = sizes[part][1] + _moved(QUANTIZING[kernel.name.rpartition("_")[2]]["rows"].eager, tokens)
+            row["apart"] = apart / unit
+        rows.append(row | {"fused": moved / unit})
+    return rows
+
+
+def _moved(function, arguments) -> int:
+    with _Moved() as counted:
+        function(*arguments)
+    return counted.bytes
 
 
 # ------------------------------------------------------------------------------------------------ attention
@@ -276,7 +305,7 @@ def speed() -> list[dict]:
     if DEVICE.type != "cuda":
         raise SystemExit("speed needs a CUDA device")
     rows = []
-    for kernel, (arguments, moved) in zip(DIT_KERNELS, _full_size().values(), strict=True):
+    for kernel, (arguments, moved) in zip(EVERY, _full_size().values(), strict=True):
         row = {"kernel": kernel.name, "bytes": moved}
         forms = {"plain": lambda kernel=kernel: kernel.eager, "fused": kernel.load}
         if kernel.is_compilable:
@@ -306,7 +335,8 @@ def _full_size() -> dict:
     table = rotary_table((9, 48, 28), WIDTH // HEADS).to(DEVICE)
     wide = torch.randn(HIDDEN, WIDTH, device=DEVICE, dtype=torch.bfloat16) * WIDTH**-0.5
     one = x.nbytes
-    return {
+    hidden = tokens(HIDDEN)
+    sizes = {
         "norm_rotary": ((tokens(3 * WIDTH)[:, :WIDTH], weight, table, HEADS, 1e-6), 2 * one + table.nbytes),
         "norm_modulate": ((x, row[0], row[1], 1e-6), 2 * one),
         "add_gated_norm": ((x, branch, row[0], weight, weight, 1e-6), 4 * one),
@@ -317,6 +347,14 @@ def _full_size() -> dict:
         "attend_two": ((heads(TOKENS), heads(24), heads(24), row[0][:24], heads(257), heads(257)), 2 * one),
         "linear_gelu": ((x, wide, wide[:, 0].contiguous()), one + wide.nbytes + 2 * TOKENS * HIDDEN),
     }
+    for part, kernel in EIGHT_BITS:
+        if part in sizes:  # 8 bits instead of 16 are written
+            arguments, moved = sizes[part][0], sizes[part][1] - one // 2
+        else:
+            arguments = ({"gelu": hidden, "rows": x}[part],)
+            moved = arguments[0].nbytes * 3 // 2
+        sizes[kernel.name] = (arguments, moved + 4 * TOKENS)
+    return sizes
 
 
 def _median_us(function, arguments) -> float:
@@ -344,7 +382,14 @@ def _print(rows: list[dict]) -> None:
 @torch.no_grad()
 def main(arguments: list[str]) -> None:
     """Print one table."""
-    tables = {"errors": errors, "passes": passes, "attention": attention, "motion": motion, "speed": speed}
+    tables = {
+        "errors": errors,
+        "passes": passes,
+        "passes8": passes8,
+        "attention": attention,
+        "motion": motion,
+        "speed": speed,
+    }
     names = [name for name in arguments if name in tables]
     if len(names) != 1:
         raise SystemExit(__doc__)

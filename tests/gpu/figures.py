@@ -29,6 +29,7 @@ import torch
 from engine.generators.flashtalk.bench import BenchSettings, bench
 from engine.generators.flashtalk.config import DiTConfig
 from engine.generators.flashtalk.kernels.catalog import DIT_KERNELS, VAE_KERNELS
+from engine.generators.flashtalk.kernels.quantize import QUANTIZING
 from engine.generators.flashtalk.kernels.registry import choose_kernels
 from engine.generators.flashtalk.random_models import Sizes
 from engine.generators.flashtalk.speech_encoder import SpeechEncoderConfig
@@ -107,7 +108,8 @@ def kernel_checks(is_small: bool) -> dict[str, Any]:
     """Which fused kernels agree with their eager twins here; what `kernels=all` switches off."""
     device = torch.device("cpu" if is_small else "cuda")
     dtype = torch.float32 if is_small else torch.bfloat16
-    every = (*DIT_KERNELS, *VAE_KERNELS)
+    eight_bits = (kernel for kernels in QUANTIZING.values() for kernel in kernels.values())
+    every = (*DIT_KERNELS, *eight_bits, *VAE_KERNELS)
     chosen = choose_kernels(every, "all", device, dtype)
     return {"on": [kernel.name for kernel in every if kernel in chosen], "all": [kernel.name for kernel in every]}
 
