@@ -124,16 +124,17 @@ def _warm_up(generator: Generator, progress: Progress, economy: int = 0) -> tupl
     spec = generator.spec
     writer = _Forgetful(spec.width, spec.height)
     first_frame_s: list[float] = []
-    samples = np.zeros(first_sample_of(spec.chunk.frames, spec.chunk.fps) + spec.chunk.lookahead_samples, np.float32)
     took_s: list[float] = []
     for index in range(_WARM_UP_CHUNKS):
         progress.update("warm-up", index, _WARM_UP_CHUNKS, "chunks")
         frame = index * spec.chunk.frames
+        # At 30 frames a second, not every frame has as many samples.
+        first, end = (first_sample_of(f, spec.chunk.fps) for f in (frame, frame + spec.chunk.frames))
         chunk = AudioChunk(
             first_frame=frame,
             frames=spec.chunk.frames,
-            first_sample=first_sample_of(frame, spec.chunk.fps),
-            samples=samples,
+            first_sample=first,
+            samples=np.zeros(end - first + spec.chunk.lookahead_samples, np.float32),
             is_discontinuous=index == 0,
             economy=min(economy, len(spec.economies)),
         )

@@ -81,10 +81,19 @@ def test_warm_up_is_told_and_forgotten(made, settings):
     (generator,) = made
     assert [c.first_frame for c in generator.chunks] == [0, 2, 4]
     assert [c.is_discontinuous for c in generator.chunks] == [True, False, False]
-    assert {len(c.samples) for c in generator.chunks} == {2 * 16_000 // 30 + 100}
+    assert [len(c.samples) - 100 for c in generator.chunks] == [1066, 1067, 1067], "3200 are six frames"
     assert not any(c.samples.any() for c in generator.chunks)
     assert generator.resets == 3, "reset after the last chunk"
     assert ("warm-up", 3, 3) in progress.told
+
+
+def test_the_puppet_starts_at_either_rate(settings):
+    """It refuses a frame whose sound is one sample short."""
+    for fps in (25, 30):
+        asked = msgspec.structs.replace(settings, portrait="sample:maya", generator=GeneratorSettings(), fps=fps)
+        scene, _ = prepare_scene(asked, Progress())
+        assert scene.generator.spec.chunk.fps == fps
+        scene.generator.close()
 
 
 def test_time_per_chunk_is_the_slowest_but_the_first(made, settings, monkeypatch):
