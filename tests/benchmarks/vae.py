@@ -1,7 +1,7 @@
 """What the video VAE moves and how long it takes: `python tests/benchmarks/vae.py moved|time|context`.
 
-`moved` counts on torch's meta device at the published sizes: bytes that every operation reads and writes, were each a
-pass of its own. `time` decodes with random weights on this machine's CPU, one form after the other, several times.
+`moved` counts on torch's meta device at the published sizes: operations, and bytes that each reads and writes in a pass
+of its own. `time` decodes with random weights on this machine's CPU, one form after the other, several times.
 `context` says how far the end of a chunk is off when only its last latent frames are decoded.
 """
 
@@ -22,11 +22,11 @@ GB = 1e9
 
 
 class Bytes(TorchDispatchMode):
-    """Bytes read and written, of convolutions and of everything else; views are free."""
+    """Bytes read and written, of convolutions and of everything else, and the number of operations; views are free."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.convolutions = self.others = 0
+        self.convolutions = self.others = self.operations = 0
         self._is_inside = False
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
@@ -55,6 +55,7 @@ class Bytes(TorchDispatchMode):
         moved = sum(x.numel() * x.element_size() for x in flat if isinstance(x, Tensor))
         self.convolutions += moved * is_convolution
         self.others += moved * (not is_convolution)
+        self.operations += 1
 
 
 def random_vae(dim: int) -> Vae:
@@ -87,7 +88,8 @@ def moved() -> None:
             with counter:
                 _ = stream.push(latent) if direction == "decode" else vae.encode(video)
             figures = (counter.convolutions / GB, counter.others / GB)
-            print(f"{name} {direction}: convolutions {figures[0]:.2f} GB, others {figures[1]:.2f} GB")
+            moved_gb = f"convolutions {figures[0]:.2f} GB, others {figures[1]:.2f} GB"
+            print(f"{name} {direction}: {moved_gb}, {counter.operations} operations")
 
 
 def timed(runs: int = 5) -> None:

@@ -78,6 +78,8 @@ def parts(arguments: argparse.Namespace) -> Iterator[tuple[str, Callable[[float]
         "kernel errors", lambda left_s: printed([python, "tests/benchmarks/kernels.py", "errors", "--json"], left_s)
     )  # fmt: skip
     yield "kernel times", lambda left_s: printed([python, "tests/benchmarks/kernels.py", "speed", "--json"], left_s)
+    pictures = [python, "tests/benchmarks/vae_speed.py", *(["--small"] if arguments.small else [])]
+    yield "video autoencoder", lambda left_s: printed(pictures, left_s)
     one_rank = [
         python,
         "tests/benchmarks/one_rank.py",

@@ -129,7 +129,7 @@ class FlashTalkOptions:
     graphs: str = _option(
         "auto",
         one_of("setting for CUDA graphs", "auto", "on", "off"),
-        "steps from a CUDA graph, on or off (default: where proven on a GPU)",
+        "steps and decoding from CUDA graphs, on or off (default: where proven on a GPU)",
     )
     precision: str = _option(
         "auto",

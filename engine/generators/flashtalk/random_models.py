@@ -16,6 +16,7 @@ from engine.generators.flashtalk.attention import choose_attention
 from engine.generators.flashtalk.config import DiTConfig, StreamShape
 from engine.generators.flashtalk.kernels.catalog import VAE_KERNELS, dit_kernels
 from engine.generators.flashtalk.kernels.registry import choose_kernels
+from engine.generators.flashtalk.kernels.vae_upsample import UPSAMPLE
 from engine.generators.flashtalk.memory import Demand, free_bytes, streamed_blocks
 from engine.generators.flashtalk.models import Models
 from engine.generators.flashtalk.options import FlashTalkOptions
@@ -62,6 +63,8 @@ def random_models(options: FlashTalkOptions, device: torch.device, sizes: Sizes 
     pictures = _filled(lambda: Vae(sizes.vae), device, precision.vae)
     if device.type == "cuda":
         pictures.use_channels_last()
+    if UPSAMPLE in kernels:
+        pictures.merge_upsampling()
     pictures.use_kernels(kernels)
     return Models(
         dit=dit,
