@@ -1,4 +1,4 @@
-"""A real sound server without hardware, and the engine as a real process."""
+"""A real sound server without hardware, the user's folders, and the engine as a real process."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from engine import cli
 from engine.protocol.codec import decode_event, encode
 from engine.protocol.messages import Reply
 
@@ -101,6 +102,17 @@ def sound_server(tmp_path, monkeypatch):
         monkeypatch.setenv(key, value)
     yield server
     server.stop()
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """The user's folders, empty, for commands in this process and for those that it starts."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setattr(cli, "set_up_logging", lambda **_options: None)
+    for name in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(name, str(folder))
+    return folder
 
 
 class EngineProcess:

@@ -24,16 +24,7 @@ pytest.importorskip("torch", reason="the photographic generator needs torch")
 
 from engine import cli
 
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch) -> Path:
-    """The user's folders, empty."""
-    folder = tmp_path / "home"
-    folder.mkdir()
-    monkeypatch.setattr(cli, "set_up_logging", lambda **_options: None)
-    for name in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
-        monkeypatch.setenv(name, str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def _speech(path: Path, seconds: float) -> Path:

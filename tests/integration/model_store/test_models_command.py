@@ -26,17 +26,6 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="where the model
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch) -> Path:
-    """The user's folders, empty; every command below runs in them."""
-    folder = tmp_path / "home"
-    folder.mkdir()
-    monkeypatch.setattr(cli, "set_up_logging", lambda **_options: None)
-    for name in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
-        monkeypatch.setenv(name, str(folder))
-    return folder
-
-
-@pytest.fixture
 def speech(tmp_path) -> Path:
     """A speech encoder that the user already has: that of the catalogue is known by hash and cannot be imitated."""
     folder = tmp_path / "mine"
