@@ -13,6 +13,7 @@ from engine.generators.flashtalk.quantization.linear import (  # noqa: E402
     QuantizedLinear,
     is_quantized,
     quantize_module,
+    scheme_of,
 )
 from engine.generators.flashtalk.quantization.products import WIDENED, choose_product  # noqa: E402
 from engine.generators.flashtalk.quantization.scheme import FP8, INT8, SCHEMES, Scheme  # noqa: E402
@@ -84,6 +85,33 @@ def test_joined_layers_say_what_they_said_alone(name):
     together = QuantizedLinear.joined(layers)(x)
     for part, layer in zip(together.split([48, 96, 144], dim=1), layers, strict=True):
         torch.testing.assert_close(part, layer(x), rtol=1e-6, atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", SCHEMES)
+def test_tokens_made_once_serve_every_layer(name):
+    """Of the same scheme; also the later ones of them, whose scales then lie by themselves."""
+    _, one = _layer(SCHEMES[name])
+    _, other = _layer(SCHEMES[name], out=48)
+    for dtype in (torch.float32, torch.bfloat16):
+        x = _inputs("outliers").to(dtype)
+        tokens = one.tokens_of(x)
+        assert len(tokens) == 64 and tokens.dtype == dtype and other.tokens_of(tokens) is tokens
+        assert tokens[0:] is tokens
+        for layer in (one, other):
+            assert torch.equal(layer(tokens), layer(x)) and layer(tokens).dtype == dtype
+            later = tokens[13:]
+            assert torch.equal(layer(later), layer(x[13:])) and later.scales.storage_offset() == 0
+
+
+def test_tokens_of_another_scheme_are_refused():
+    layers = [QuantizedLinear.of(nn.Linear(32, 32), scheme) for scheme in (FP8, INT8)]
+    tokens = layers[0].tokens_of(torch.randn(3, 32))
+    with pytest.raises(ValueError, match="fp8 are none for a layer in int8"):
+        layers[1](tokens)
+    assert (
+        scheme_of(layers) is None and scheme_of(layers[1:]) is INT8 and scheme_of([layers[0], nn.Linear(2, 2)]) is None
+    )
 
 
 def test_layers_of_different_kinds_are_not_joined():
