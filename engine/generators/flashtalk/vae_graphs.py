@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 TOLERANCE = 0.03
 """Relative, of any latent frame's pictures. With random weights bfloat16 rounds by 0.02 at most, and one buffer
-of the history that is not cleared does 0.05 or more; a library may take another kernel while it is recorded."""
+of the history that is not cleared does about 0.05 or more; a library may take another kernel while it is recorded."""
 _BEFORE, _COMPARED = 2, 3
 """Latent frames of the video that comes before the one that is compared, and of that: first, second and any other."""
 
