@@ -118,6 +118,17 @@ def module_at():
     return functools.cache(load_module)
 
 
+class _Quiet:
+    def update(self, stage, done, total, unit=""):
+        """Nobody looks."""
+
+
+@pytest.fixture(scope="session")
+def quiet():
+    """A `Progress` that nobody looks at."""
+    return _Quiet()
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory) -> tuple[Path, Path]:
     """A checkpoint in the published layout and its speech encoder, small and random; read only, please."""

@@ -11,11 +11,6 @@ from engine.tuning import store
 from engine.tuning.estimates import USES, Estimate
 
 
-class Quiet:
-    def update(self, stage, done, total, unit=""):
-        pass
-
-
 @pytest.fixture
 def quick(monkeypatch):
     """The puppet's own costs in the shortest time."""
@@ -33,20 +28,20 @@ def result(words, chunk_s, *, quality=0.0, chunk=33, frames=28, is_measured=Fals
     }  # fmt: skip
 
 
-def test_without_a_gpu_the_puppet_is_measured_on_every_canvas(quick, monkeypatch):
+def test_without_a_gpu_the_puppet_is_measured_on_every_canvas(quick, monkeypatch, quiet):
     def no_gpu(progress):
         raise GeneratorError("FlashTalk needs an NVIDIA GPU, and none can be used here.")
 
-    found = module.recommend(quick, Quiet(), probe=no_gpu)
+    found = module.recommend(quick, quiet, probe=no_gpu)
     assert set(found.best) == set(USES)
     assert {estimate.generator for estimate in found.best.values()} == {"puppet"}
     assert found.best["presentation"].frames_per_s > 0 and found.best["conversation"].load > 0
     assert found.notes[0] == "FlashTalk needs an NVIDIA GPU, and none can be used here. FlashTalk is not offered."
 
 
-def test_a_gpu_that_keeps_up_is_used(quick):
+def test_a_gpu_that_keeps_up_is_used(quick, quiet):
     found = module.recommend(
-        quick, Quiet(), probe=lambda _: [result("768 x 448, 4 steps", 0.9, quality=2), result("slow", 2.0, quality=3)]
+        quick, quiet, probe=lambda _: [result("768 x 448, 4 steps", 0.9, quality=2), result("slow", 2.0, quality=3)]
     )
     presentation = found.best["presentation"]
     assert presentation.generator == "flashtalk" and presentation.words == "FlashTalk, 768 x 448, 4 steps"
@@ -54,13 +49,13 @@ def test_a_gpu_that_keeps_up_is_used(quick):
     assert presentation.delay_s > 28 / 25 + 0.54, "a chunk is heard, then its first frame is made"
 
 
-def test_a_gpu_that_does_not_keep_up_is_told_and_the_puppet_taken(quick):
-    found = module.recommend(quick, Quiet(), probe=lambda _: [result("512 x 320, 2 steps", 2.0)])
+def test_a_gpu_that_does_not_keep_up_is_told_and_the_puppet_taken(quick, quiet):
+    found = module.recommend(quick, quiet, probe=lambda _: [result("512 x 320, 2 steps", 2.0)])
     assert found.notes == ("At most 14 frames a second would be reached here: FlashTalk, 512 x 320, 2 steps.",)
     assert found.best["balanced"].generator == "puppet"
 
 
-def test_what_is_recommended_is_measured_and_chosen_again_where_the_guess_was_wrong(monkeypatch):
+def test_what_is_recommended_is_measured_and_chosen_again_where_the_guess_was_wrong(monkeypatch, quiet):
     asked = []
 
     class Probe:
@@ -71,14 +66,14 @@ def test_what_is_recommended_is_measured_and_chosen_again_where_the_guess_was_wr
 
     monkeypatch.setattr(module, "probe_of", lambda name: Probe)
     results = [result("hoped", 0.9, quality=5), result("safe", 0.9, quality=1)]
-    module._confirm(results, module.time.monotonic(), Quiet())
+    module._confirm(results, module.time.monotonic(), quiet)
     assert asked == ["hoped", "safe"]
     best = module.choose([module._of(r) for r in results])
     assert {estimate.words for estimate in best.values()} == {"FlashTalk, safe"}
     assert all(estimate.is_measured for estimate in best.values())
 
 
-def test_what_cannot_be_measured_is_not_recommended(monkeypatch):
+def test_what_cannot_be_measured_is_not_recommended(monkeypatch, quiet):
     class Probe:
         @staticmethod
         def measured(guess, progress):
@@ -86,16 +81,16 @@ def test_what_cannot_be_measured_is_not_recommended(monkeypatch):
 
     monkeypatch.setattr(module, "probe_of", lambda name: Probe)
     results = [result("large", 0.9)]
-    module._confirm(results, module.time.monotonic(), Quiet())
+    module._confirm(results, module.time.monotonic(), quiet)
     assert results == []
 
 
-def test_it_can_be_cancelled(quick):
+def test_it_can_be_cancelled(quick, quiet):
     def stop(progress):
         raise Cancelled("Stopped.")
 
     with pytest.raises(Cancelled):
-        module.recommend(quick, Quiet(), probe=stop)
+        module.recommend(quick, quiet, probe=stop)
 
 
 @pytest.fixture

@@ -26,11 +26,6 @@ SPEECH = SpeechEncoderConfig(hidden_size=32, num_attention_heads=4, intermediate
 SIZES = Sizes(config=SMALL, vae=VaeConfig(dim=8), speech=SPEECH)
 
 
-class Quiet:
-    def update(self, stage, done, total, unit=""):
-        pass
-
-
 @pytest.mark.parametrize(("size", "tera"), [((768, 448), 467.75), ((640, 384), 309.75), ((512, 512), 334.75)])
 def test_flop_of_a_step_are_those_of_the_specification(size, tera):
     """Its table 9.2: a chunk of four steps with everything hoisted takes 1871, 1239 and 1339 TFLOP. All 512 text keys
@@ -66,12 +61,12 @@ def test_flop_of_a_step_are_those_that_torch_counts(small):
     assert counter.get_total_flops() - ends == pytest.approx(step_flops(SMALL, shape), rel=0.02)
 
 
-def test_report_of_a_small_checkpoint(tiny_checkpoint):
+def test_report_of_a_small_checkpoint(tiny_checkpoint, quiet):
     model, speech = tiny_checkpoint
     options = {
         "checkpoint": str(model), "speech_encoder": str(speech), "size": "32x32", "steps": 2, "device": "cpu"
     }  # fmt: skip
-    report = bench(BenchSettings(options=options, chunks=2), Quiet())
+    report = bench(BenchSettings(options=options, chunks=2), quiet)
     stages = report["stages_s"]
     assert {"audio", "step 1", "step 2", "decode", "colour", "copy out", "re-encode"} == set(stages)
     assert report["frames_per_s"] > 0 and report["roofline"]["matrix_tflop_per_s"] > 0
@@ -114,17 +109,17 @@ class _Frames:
         self.numbers.append(frame)
 
 
-def test_report_of_random_models():
+def test_report_of_random_models(quiet):
     options = {"size": "64x48", "chunk": 17, "steps": 3, "precision": "int8", "offload": 1}
-    report = bench(BenchSettings(options=options, chunks=1), Quiet(), SIZES)
+    report = bench(BenchSettings(options=options, chunks=1), quiet, SIZES)
     assert report["weights"] == "random" and report["streamed_blocks"] == 1
     assert [stage for stage in report["stages_s"] if stage.startswith("step")] == ["step 1", "step 2", "step 3"]
     assert report["heard_s"] == 0.48
 
 
-def test_bad_wishes_are_refused():
+def test_bad_wishes_are_refused(quiet):
     with pytest.raises(UsageError):
-        bench(BenchSettings(chunks=0), Quiet())
+        bench(BenchSettings(chunks=0), quiet)
     if not torch.cuda.is_available():
         with pytest.raises(GeneratorError, match="GPU"):
-            bench(BenchSettings(), Quiet())
+            bench(BenchSettings(), quiet)

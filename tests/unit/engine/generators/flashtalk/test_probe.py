@@ -15,11 +15,6 @@ CPU = torch.device("cpu")
 LARGE, SMALL = StreamShape(height=768, width=448), StreamShape(height=512, width=320, frames=17)
 
 
-class Quiet:
-    def update(self, stage, done, total, unit=""):
-        pass
-
-
 def _machine(*, step=0.002, token=1e-6, pair=2e-11, pictures=0.05, pixel=2e-8):
     """Stand-in for `_medians`: the times of a machine that is known."""
 
@@ -54,9 +49,9 @@ def test_noise_never_makes_less_than_nothing(monkeypatch):
     assert cost.chunk_s(SMALL, 40, 2) >= 0 and cost.first_frame_s(SMALL, 40, 2) <= cost.chunk_s(SMALL, 40, 2)
 
 
-def test_every_combination_is_offered_with_its_cost(monkeypatch):
+def test_every_combination_is_offered_with_its_cost(monkeypatch, quiet):
     monkeypatch.setattr(module, "_medians", _machine())
-    found = probe(Quiet(), device="cpu", sizes=Sizes())
+    found = probe(quiet, device="cpu", sizes=Sizes())
     assert len(found) == 4 * 3 * 3
     by = {(r["options"]["size"], r["options"]["chunk"], r["options"]["steps"]): r for r in found}
     whole, least = by["768x448", 33, 4], by["512x320", 17, 2]
@@ -66,18 +61,18 @@ def test_every_combination_is_offered_with_its_cost(monkeypatch):
     assert whole["words"] == "768 x 448, 4 steps" and least["words"] == "512 x 320, 2 steps, chunks of 17 frames"
 
 
-def test_small_models_are_really_measured(monkeypatch):
+def test_small_models_are_really_measured(monkeypatch, quiet):
     config = DiTConfig(
         dim=32, ffn_dim=48, num_heads=4, freq_dim=32, text_dim=24, output_dim=48, audio_channels=32, num_layers=4
     )
     speech = SpeechEncoderConfig(hidden_size=32, num_attention_heads=4, intermediate_size=48, conv_dim=(16,) * 7)
     monkeypatch.setattr(module, "_SHAPES", (("64x64", 33), ("32x32", 17)))
-    found = probe(Quiet(), device="cpu", sizes=Sizes(config=config, vae=VaeConfig(dim=8), speech=speech))
+    found = probe(quiet, device="cpu", sizes=Sizes(config=config, vae=VaeConfig(dim=8), speech=speech))
     assert all(0 < r["first_frame_s"] <= r["chunk_s"] for r in found)
 
 
-def test_a_computer_without_a_gpu_is_told():
+def test_a_computer_without_a_gpu_is_told(quiet):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(GeneratorError, match="GPU"):
-        probe(Quiet())
+        probe(quiet)
