@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("triton", reason="Triton makes the fused kernels")
 
-from engine.generators.flashtalk.kernels.catalog import DIT_KERNELS
+from engine.generators.flashtalk.kernels.catalog import DIT_KERNELS, VAE_KERNELS
 from engine.generators.flashtalk.kernels.quantize import QUANTIZING
 
 ROOT = Path(__file__).parents[6]
@@ -30,8 +30,8 @@ def test_every_kernel_compiles_for_ada_and_hopper(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
     for capability, kernels in found.items():
-        every = (*DIT_KERNELS, *QUANTIZING[capability[3:]].values())
-        assert set(kernels) == {kernel.name for kernel in every} - {"linear_gelu"}
+        every = (*DIT_KERNELS, *QUANTIZING[capability[3:]].values(), *VAE_KERNELS)
+        assert set(kernels) == {kernel.name for kernel in every} - {"linear_gelu", "vae_upsample"}
         for name, code in kernels.items():
             where = f"{name} for {capability}"
             assert code["bytes"] and code["wide_loads"] and not code["local_memory"], where
