@@ -5,6 +5,7 @@ python tests/benchmarks/kernels.py passes      reads and writes of all tokens, p
 python tests/benchmarks/kernels.py passes8     the same of what makes tokens 8-bit
 python tests/benchmarks/kernels.py attention   8-bit attention against float32
 python tests/benchmarks/kernels.py motion      keys and values of the motion frames kept from an earlier step
+python tests/benchmarks/kernels.py steps DIR   by how much the four steps differ in a checkpoint, for that
 python tests/benchmarks/kernels.py speed       microseconds and GB/s at 768x448; needs a GPU
 
 On a GPU where there is one; else fused kernels run in Triton's interpreter. With --json, one JSON object on one line.
@@ -34,6 +35,7 @@ from engine.generators.flashtalk.kernels.samples import HEADS, WIDTH
 from engine.generators.flashtalk.rope import rotary_table
 from engine.generators.flashtalk.sampler import timesteps
 from engine.generators.flashtalk.transformer import DiT
+from engine.generators.flashtalk.weights import read_safetensors
 from engine.parallel.group import LocalGroup
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -215,27 +217,31 @@ def _queries_keys_values():
     return {number: seen[number - 1] for number in (1, len(seen) // 2, len(seen))}
 
 
-def _random_scene(seed: int):
-    """A transformer of middle size with gates of order one, and conditions at the four published steps."""
+def _random_scene(seed: int, dtype=torch.float32, spread: float = 1.0):
+    """A transformer of middle size with gates of order one, and conditions at the four published steps, whose part of
+    the modulation is `spread` times as large as the learned part."""
     torch.manual_seed(seed)
     dit = DiT(MIDDLE).to(DEVICE).requires_grad_(False)
     for name, parameter in dit.named_parameters():
         if "modulation" in name:
             parameter.normal_(0.0, 0.5)
         elif name.startswith("time_"):
-            # As large as the learned part, so that steps differ as they may.
             parameter.normal_(0.0, 1.5 * parameter.shape[-1] ** -0.5 if parameter.dim() > 1 else 0.1)
+            if name.startswith("time_projection"):
+                parameter.mul_(spread)
+    dit = dit.to(dtype)
+    exact = torch.promote_types(dtype, torch.float32)
 
-    def drawn(*shape):
-        return torch.randn(*shape, device=DEVICE)
+    def drawn(*shape, dtype=dtype):
+        return torch.randn(*shape, device=DEVICE).to(dtype)
 
     frames, rows, columns = GRID
     stream = dit.stream_conditions(
-        drawn(12, MIDDLE.text_dim), drawn(17, MIDDLE.img_emb_in_dim), drawn(20, frames, 2 * rows, 2 * columns),
-        timesteps(4)[:-1].to(DEVICE), LocalGroup(),
+        drawn(12, MIDDLE.text_dim), drawn(17, MIDDLE.img_emb_in_dim),
+        drawn(20, frames, 2 * rows, 2 * columns, dtype=exact), timesteps(4)[:-1].to(DEVICE, exact), LocalGroup(),
     )  # fmt: skip
     chunk = dit.chunk_conditions(drawn(1, 5, 3, 32), drawn(frames - 1, 8, 3, 32))
-    return dit, stream, chunk, drawn(16, frames, 2 * rows, 2 * columns)
+    return dit, stream, chunk, drawn(16, frames, 2 * rows, 2 * columns, dtype=exact)
 
 
 def _relative(got, exact) -> float:
@@ -266,23 +272,45 @@ class _Kept(LocalGroup):
 
 
 def motion() -> list[dict]:
-    """What keeping them costs in velocity and in the chunk's latents, by which steps are computed in full."""
+    """What keeping them costs in velocity and in the chunk's latents against all of it in float64: by which steps are
+    computed in full, and by how much the steps differ; and what bfloat16 costs, for comparison."""
     rows = []
-    for full in ((0,), (0, 2)):
-        velocity, final = [], []
-        for seed in range(2):
-            one = _denoised(seed, LocalGroup(), full)
-            other = _denoised(seed, _Kept(2 * GRID[1] * GRID[2]), full)
-            velocity += [_relative(b, a) for step, (a, b) in enumerate(zip(one[0], other[0], strict=True)) if step]
-            final.append(_relative(other[1], one[1]))
-        rows.append({"full_steps": list(full), "velocity": max(velocity), "latents": max(final)})
+    for spread in (1.0, 0.3, 0.1, 0.0):
+        scene = _random_scene(0, torch.float64, spread)
+        exact = _denoised(scene, LocalGroup(), (0, 1, 2, 3))
+        row: dict = {"steps differ by": _difference(scene[1].modulation)}
+        narrow = _denoised(_random_scene(0, torch.bfloat16, spread), LocalGroup(), (0, 1, 2, 3))
+        row["bfloat16, latents"] = _relative(narrow[1], exact[1])
+        for full in ((0,), (0, 2)):
+            kept = _denoised(scene, _Kept(2 * GRID[1] * GRID[2]), full)
+            name = "full: " + ", ".join(str(step + 1) for step in full)
+            each = [_relative(b, a) for a, b in zip(exact[0], kept[0], strict=True)]
+            row |= {f"{name}, velocity": max(each), f"{name}, latents": _relative(kept[1], exact[1])}
+        rows.append(row)
     return rows
 
 
-def _denoised(seed: int, group, full) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """The velocities at the latents of the exact run, and the latents of a run of its own."""
-    dit, stream, chunk, start = _random_scene(seed)
-    attention = choose_attention(DEVICE, torch.float32)
+def _difference(modulation) -> float:
+    """How much each number of the blocks' modulation [steps, layers, 6, dim] varies over the steps, relative to how
+    much all of them do."""
+    return (modulation.std(dim=0).mean() / modulation.std()).item()
+
+
+def steps(folder: str) -> list[dict]:
+    """Of the checkpoint in `folder`; reads only what makes the modulation."""
+    config = DiTConfig.from_dict(json.loads(Path(folder, "config.json").read_text(encoding="utf-8")))
+    with torch.device("meta"):
+        dit = DiT(config)
+    for path in Path(folder).glob("*.safetensors"):
+        found = {name: x for name, x in read_safetensors(path).items() if "time_" in name or "modulation" in name}
+        dit.load_state_dict(found, strict=False, assign=True)
+    return [{"steps differ by": _difference(dit.embed_time(timesteps(4)[:-1])[0])}]
+
+
+def _denoised(scene, group, full) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """The velocities of the four steps on the way, each at this run's own latents, and the chunk's latents."""
+    dit, stream, chunk, start = scene
+    attention = choose_attention(DEVICE, dit.dtype)
     tau = (timesteps(4) / 1000).tolist()
     fixed, latents = start[:, :2].clone(), start
     velocities = []
@@ -388,6 +416,7 @@ def main(arguments: list[str]) -> None:
         "passes8": passes8,
         "attention": attention,
         "motion": motion,
+        "steps": lambda: steps(arguments[-1]),
         "speed": speed,
     }
     names = [name for name in arguments if name in tables]
