@@ -10,9 +10,9 @@ from app.windows.model_words import part_text, problem_words, progress_words, ro
 
 _STEPS = 1000
 _EXPLAINED = (
-    "FlashTalk makes a photographic picture with a model that is not part of Standin. It is fetched once from its "
-    "publisher, checked, and used from this computer from then on. Nothing about you is sent. The puppet goes on "
-    "meanwhile."
+    "FlashTalk makes a photographic picture on a large NVIDIA GPU, with a model that is not part of Standin. It is "
+    "fetched once from its publisher, checked, and used from this computer from then on. Nothing about you is sent. "
+    "The puppet goes on meanwhile."
 )
 _STATUS = {
     Stage.LOOKING: "Asking the server what there is...",
