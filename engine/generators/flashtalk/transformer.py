@@ -7,7 +7,8 @@ per chunk (`ChunkConditions`); `DiT.forward` is what is left for every denoising
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -173,6 +174,8 @@ class DiT(nn.Module):
         self.audio_proj = AudioAdapter(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.head = Head(config)
+        self._absent: dict[str, Callable[[], Tensor]] = {}
+        self._bringing = threading.Lock()
 
     def forward(
         self,
@@ -209,6 +212,20 @@ class DiT(nn.Module):
         grid = (frames - skipped, rows, columns)
         velocity = from_patches(group.gather(out, math.prod(grid)), grid)
         return F.pad(velocity, (0, 0, 0, 0, skipped, 0)) if skipped else velocity
+
+    def leave_absent(self, weights: Mapping[str, Callable[[], Tensor]]) -> None:
+        """These set-up weights, on the meta device so far, are fetched by calling when they are first needed."""
+        self._absent = dict(weights)
+
+    def bring(self, *beginnings: str) -> None:
+        """Fetch the absent weights whose names begin so, all by default. Raises what fetching raises. From any thread,
+        because streams share the model."""
+        with self._bringing:
+            for name in [name for name in self._absent if name.startswith(beginnings or "")]:
+                module, _, parameter = name.rpartition(".")
+                fetched = nn.Parameter(self._absent[name](), requires_grad=False)
+                setattr(self.get_submodule(module), parameter, fetched)
+                del self._absent[name]
 
     def use_kernels(self, kernels: Kernels) -> None:
         """These fused kernels from now on."""
@@ -281,7 +298,8 @@ class DiT(nn.Module):
         """`text_keys`, of which a layer for each rank is a piece."""
         yield Piece(name="prompt", is_alone=True)
         text, bias = self.embed_text(context.to(self.dtype))
-        return (yield from self._shared_keys(text, group, lambda attention: attention.text_keys(text), bias))
+        weights = ("k.", "v.", "norm_k.")
+        return (yield from self._shared_keys(text, group, weights, lambda attention: attention.text_keys(text), bias))
 
     def image_keys(self, features: Tensor, group: SequenceGroup) -> list[KeyValue]:
         """Each layer's keys and values of image features [n, width]."""
@@ -291,12 +309,14 @@ class DiT(nn.Module):
         """`image_keys`, of which a layer for each rank is a piece."""
         yield Piece(name="picture", is_alone=True)
         pictured = self.embed_image(features.to(self.dtype))
-        return (yield from self._shared_keys(pictured, group, lambda attention: attention.image_keys(pictured)))
+        weights = ("k_img.", "v_img.", "norm_k_img.")
+        return (yield from self._shared_keys(pictured, group, weights, lambda part: part.image_keys(pictured)))
 
     def _shared_keys(
         self,
         tokens: Tensor,
         group: SequenceGroup,
+        weights: tuple[str, ...],
         make: Callable[[CrossAttention], KeyValue],
         bias: Tensor | None = None,
     ) -> Pieces[list[KeyValue]]:
@@ -309,6 +329,7 @@ class DiT(nn.Module):
             pairs: list[tuple[Tensor, ...]] = []
             for owner, block in enumerate(self.blocks[first : first + group.size]):
                 if owner == group.rank:
+                    self.bring(*(f"blocks.{first + owner}.cross_attn.{name}" for name in weights))
                     made = make(block.cross_attn)
                     pairs.append((made.k.contiguous(), made.v.contiguous()))
                 else:
@@ -330,6 +351,7 @@ class DiT(nn.Module):
         padding = self.config.text_len - rows
         if padding:
             context = F.pad(context, (0, 0, 0, 1))
+        self.bring("text_embedding.")
         first, act, last = self.text_embedding
         text = linear_at(last, act(linear_at(first, context)))
         bias = torch.zeros(len(text), dtype=wide(text).dtype, device=text.device)
@@ -340,6 +362,7 @@ class DiT(nn.Module):
 
     def embed_image(self, features: Tensor) -> Tensor:
         """Image tokens [n, dim] of image features [n, width]."""
+        self.bring("img_emb.")
         norm_in, first, act, last, norm_out = self.img_emb.proj
         return _norm_at(norm_out, linear_at(last, act(linear_at(first, _norm_at(norm_in, features)))))
 
@@ -349,6 +372,7 @@ class DiT(nn.Module):
 
     def time_vectors(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """See `SetUp.times`."""
+        self.bring("time_")
         first, act, last = self.time_embedding
         exact = wide(timesteps).dtype
         hidden = linear_at(first, sinusoid(timesteps, self.config.freq_dim).to(exact), self.dtype)

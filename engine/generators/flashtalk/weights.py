@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -85,16 +86,16 @@ def load_dit(
     placement: Placement = RESIDENT,
 ) -> DiT:
     """The transformer from its safetensors `files`, ready to step on `device`. What only conditions need stays in the
-    file, mapped, in the file's own precision: not a byte of it is read here. The matrices of streamed blocks stay on
-    the host, mapped as well where they have `dtype` already. A weight that becomes 8 bits does so on `device`, and is
-    there in 16 bits alone and only for that long.
+    file, in the file's own precision, and is mapped when it is first needed: even to map a tensor reads from it, and
+    what lies behind. The matrices of streamed blocks stay on the host, mapped where they have `dtype` already. A weight
+    that becomes 8 bits does so on `device`, and is there in 16 bits alone and only for that long.
 
     Raises `ModelFilesError`, or `Cancelled` from `progress`.
     """
     with torch.device("meta"):
         dit = DiT(config)
     with ExitStack() as opened:
-        where = _open_shards(files, opened)
+        where = _open_shards(files)
         expected = dit.state_dict()
         check_names(expected, {name: _Shape(shard, name) for name, shard in where.items()}, files[0].parent)
         quantized = _quantized_weights(files, expected, placement, opened)
@@ -105,6 +106,8 @@ def load_dit(
     if quantized is not None and quantized.problem:
         placement.tell(quantized.problem)
     assign(dit, state)
+    folder = files[0].parent
+    dit.leave_absent({name: partial(_fetched, where[name], name, folder) for name in where if is_set_up_only(name)})
     # Rounded like the rest, as the reference does, then kept wide: it is applied in float32 at every step.
     dit.head.head.to(torch.promote_types(dtype, torch.float32))
     return dit
@@ -154,13 +157,19 @@ def _read_state(
                 base = name.removesuffix(".weight")
                 state[f"{base}.quantized"], state[f"{base}.scale"] = parts[0].to(there), parts[1].to(target.device)
             elif is_set_up_only(name):
-                state[name] = shard.get_tensor(name)
+                state[name] = expected[name]
             else:
                 state[name] = shard.get_tensor(name).to(there, target.dtype)
         told, done = done * _TOLD_STEPS // total, done + count * target.dtype.itemsize
         if done * _TOLD_STEPS // total > told:
             progress.update("transformer", done, total, "bytes")
     return state
+
+
+def _fetched(shard: safe_open, name: str, folder: Path) -> Tensor:
+    """A tensor of a file that is still open, whatever has its name now."""
+    with _explained(folder):
+        return shard.get_tensor(name)
 
 
 def read_pth(path: Path) -> dict[str, Tensor]:
@@ -224,12 +233,12 @@ class _Shape:
         return tuple(self._shard.get_slice(self._name).get_shape())
 
 
-def _open_shards(files: Sequence[Path], opened: ExitStack) -> dict[str, safe_open]:
-    """Tensor name -> opened file that holds it, in the order of the files."""
+def _open_shards(files: Sequence[Path]) -> dict[str, safe_open]:
+    """Tensor name -> opened file that holds it, in the order of the files; closed when nobody refers to it."""
     where: dict[str, safe_open] = {}
     for path in files:
         with _explained(path):
-            shard = opened.enter_context(safe_open(path, framework="pt", device="cpu"))
+            shard = safe_open(path, framework="pt", device="cpu")
         where.update(dict.fromkeys(shard.keys(), shard))
     return where
 

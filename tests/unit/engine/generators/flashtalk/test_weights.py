@@ -60,7 +60,15 @@ def _shards(folder: Path) -> list[Path]:
 
 def _load(folder: Path, dtype=torch.float32, progress=None) -> DiT:
     config = DiTConfig.from_file(folder / "config.json")
-    return load_dit(config, _shards(folder), CPU, dtype, progress or Progress())
+    dit = load_dit(config, _shards(folder), CPU, dtype, progress or Progress())
+    assert {name for name, value in dit.named_parameters() if value.is_meta} == set(filter(is_set_up_only, _names(dit)))
+    dit.bring()
+    assert not any(value.is_meta for value in dit.parameters())
+    return dit
+
+
+def _names(dit: DiT) -> list[str]:
+    return [name for name, _ in dit.named_parameters()]
 
 
 def _rewrite(path: Path, change) -> None:

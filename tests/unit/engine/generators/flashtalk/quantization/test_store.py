@@ -90,7 +90,9 @@ def _load(checkpoint: Path, scheme=INT8, progress=None, **options):
     config = DiTConfig.from_file(checkpoint / "config.json")
     files = sorted(checkpoint.glob("*.safetensors"))
     placement = Placement(scheme=scheme, **options)
-    return load_dit(config, files, CPU, torch.bfloat16, progress or Progress(), placement)
+    dit = load_dit(config, files, CPU, torch.bfloat16, progress or Progress(), placement)
+    dit.bring()
+    return dit
 
 
 def _same(one, other) -> bool:
