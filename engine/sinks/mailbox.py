@@ -23,7 +23,7 @@ class Mailbox:
     when all are full the oldest unsent one is overwritten and counted as dropped.
 
     The sink is opened, fed and closed on that thread. An error ends the sink: `error` is set, `on_error` is called
-    once from the mailbox thread, and frames put later are ignored.
+    once from the mailbox thread, and frames put later are ignored. `on_closed` is called last, from there, too.
     """
 
     def __init__(
@@ -33,19 +33,21 @@ class Mailbox:
         *,
         slots: int = 1,
         on_error: Callable[[StandinError], None] | None = None,
+        on_closed: Callable[[Mailbox], None] | None = None,
     ) -> None:
         assert slots >= 1, slots
         self.sink = sink
         self.error: StandinError | None = None
+        self.has_opened = False
         self._canvas = canvas
-        self._on_error = on_error
+        self._on_error, self._on_closed = on_error, on_closed
         # One more than can wait: the sink keeps reading its picture while others arrive.
         self._free = deque(np.zeros((canvas.height, canvas.width, 3), np.uint8) for _ in range(slots + 1))
         self._waiting: deque[PresentedFrame] = deque()
         self._slots = slots
         self._changed = threading.Condition()
         self._is_closing = False
-        self._opened = threading.Event()
+        self._opened, self._closed = threading.Event(), threading.Event()
         self._sent = self._dropped = self._failed = 0
         self._thread = threading.Thread(target=self._run, name=f"sink-{sink.name}", daemon=True)
         self._thread.start()
@@ -81,6 +83,11 @@ class Mailbox:
         lost = getattr(self.sink, "lost", 0)
         return SinkStats(sent=self._sent - lost, dropped=self._dropped + lost, failed=self._failed, queue_ms=waiting_ms)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the sink has been closed, for whatever reason."""
+        return self._closed.is_set()
+
     def close(self, timeout_s: float = 5.0) -> bool:
         """Send what waits, close the sink and end the thread; false if the sink hangs (its thread is left alone)."""
         with self._changed:
@@ -96,6 +103,7 @@ class Mailbox:
     def _run(self) -> None:
         try:
             self.sink.open(self._canvas)
+            self.has_opened = True
             self._opened.set()
             self._feed()
         except Exception as error:  # noqa: BLE001 - the edge of a thread: all is reported, nothing lost
@@ -105,6 +113,9 @@ class Mailbox:
         except Exception as error:  # noqa: BLE001
             self._fail(error)
         self._opened.set()
+        self._closed.set()
+        if self._on_closed is not None:
+            self._on_closed(self)
 
     def _feed(self) -> None:
         while True:

@@ -12,7 +12,7 @@ import numpy as np
 from engine.errors import StandinError, UsageError
 from engine.media import CanvasFormat
 from engine.protocol.codec import reason_of
-from engine.protocol.messages import CameraChanged, PreviewOpened, RecordingChanged, SinkStats
+from engine.protocol.messages import CameraChanged, PreviewOpened, Reason, RecordingChanged, SinkStats
 from engine.settings import CameraSettings
 from engine.sinks.base import PresentedFrame, VideoSink
 from engine.sinks.mailbox import Mailbox
@@ -28,6 +28,10 @@ _SNAPSHOT_TIMEOUT_S = 2.0
 _RECORDER_SLOTS = 25
 """A second: encoders stall for a moment now and then, and a recording should lack nothing."""
 
+_COMPLETE_S, _COMPLETE_AT_END_S = 5.0, 60.0
+"""A file on a slow disk takes a while to be completed. The session goes on after the first; at its end, a recording is
+waited for longer, because nobody else would complete it."""
+
 
 class Outputs:
     """Methods are called by the session's thread, except `present` (the pacer's) and `drop_failed` (statistics).
@@ -39,6 +43,7 @@ class Outputs:
         self._canvas, self._reporter, self._let_record = canvas, reporter, let_record
         self._boxes: dict[str, Mailbox] = {}  # replaced whole, so that the pacer may go through it at any time
         self._camera_names: tuple[str, ...] = ()
+        self._completing: Mailbox | None = None
         self._wanted_snapshot: threading.Event | None = None
         self._snapshot: np.ndarray | None = None
 
@@ -95,6 +100,8 @@ class Outputs:
         """Begin a file. Raises `UsageError` while another one is made."""
         if "recorder" in self._boxes:
             raise UsageError("A recording is under way already.", hint="Stop it first.")
+        if self._completing is not None and not self._completing.is_closed:
+            raise UsageError("The last recording is still being completed.", hint="Try again in a moment.")
         self.open_recorder(Recorder(path, may_replace=may_replace))
 
     def stop_recording(self) -> None:
@@ -121,10 +128,16 @@ class Outputs:
     def close(self) -> None:
         """Complete all of them."""
         for name in list(self._boxes):
-            self._close(name)
+            self._close(name, _COMPLETE_AT_END_S)
 
     def _open(self, name: str, sink: VideoSink, slots: int = 1) -> None:
-        box = Mailbox(sink, self._canvas, slots=slots, on_error=lambda error: self._on_error(name, error))
+        box = Mailbox(
+            sink,
+            self._canvas,
+            slots=slots,
+            on_error=lambda error: self._on_error(name, error),
+            on_closed=self._on_closed,
+        )
         try:
             box.wait_opened(_OPEN_TIMEOUT_S)
         except StandinError:
@@ -132,18 +145,31 @@ class Outputs:
             raise
         self._boxes = {**self._boxes, name: box}
 
-    def _close(self, name: str) -> None:
+    def _close(self, name: str, complete_s: float = _COMPLETE_S) -> None:
         box = self._boxes.get(name)
         if box is None:
             return
         self._boxes = {key: value for key, value in self._boxes.items() if key != name}
         if name == "recorder":
             self._let_record(None)
-        box.close()
-        reason = reason_of(box.error) if box.error is not None else None
+        if not isinstance(box.sink, Recorder):
+            box.close()
+        elif not box.close(complete_s):
+            self._completing = box
+            self._reporter.note(
+                Reason(
+                    code="output.completing",
+                    message=f"{box.sink.path.name} is still being completed.",
+                    hint="Leave the disk connected; you are told when it is done.",
+                )
+            )
         if name == "camera":
             self._reporter.emit(CameraChanged(is_open=False))
-        elif isinstance(box.sink, Recorder):
+
+    def _on_closed(self, box: Mailbox) -> None:
+        """From the sink's own thread: a recording is told of when it is complete, and not before."""
+        if isinstance(box.sink, Recorder) and box.has_opened:
+            reason = reason_of(box.error) if box.error is not None else None
             self._reporter.emit(RecordingChanged(is_recording=False, path=str(box.sink.path), reason=reason))
 
     def _on_error(self, name: str, error: StandinError) -> None:

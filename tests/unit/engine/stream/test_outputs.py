@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+
+import av
 import pytest
 from PIL import Image
 
@@ -10,6 +13,8 @@ from engine.protocol.messages import CameraChanged, PreviewOpened, RecordingChan
 from engine.protocol.shared_memory import FrameReader
 from engine.settings import CameraSettings
 from engine.sinks import virtual_camera
+from engine.sinks.recorder import Recorder
+from engine.stream import outputs
 
 
 def test_preview_shows_the_generators_pictures(session):
@@ -39,6 +44,31 @@ def test_recording_and_snapshot(session, tmp_path):
     live.broadcast.stop_recording()
     changes = [(e.is_recording, e.reason) for e in live.events if isinstance(e, RecordingChanged)]
     assert changes == [(True, None), (False, None)] and (tmp_path / "a.mp4").stat().st_size > 500
+
+
+def test_a_recording_is_told_of_when_its_file_is_complete(session, tmp_path, monkeypatch):
+    """On a disk that is slow the session goes on meanwhile; no other recording can be begun."""
+    complete, may_complete = Recorder.close, threading.Event()
+    monkeypatch.setattr(outputs, "_COMPLETE_S", 0.05)
+    monkeypatch.setattr(Recorder, "close", lambda recorder: (may_complete.wait(20), complete(recorder)))
+    live = session()
+    live.broadcast.start()
+    live.broadcast.start_recording(str(tmp_path / "a.mp4"))
+    live.until_presented(5)
+    live.broadcast.stop_recording()
+
+    def changes() -> list[bool]:
+        return [e.is_recording for e in live.events if isinstance(e, RecordingChanged)]
+
+    assert changes() == [True] and "output.completing" in live.codes()
+    with pytest.raises(UsageError, match="still being completed"):
+        live.broadcast.start_recording(str(tmp_path / "b.mp4"))
+    may_complete.set()
+    live.until(lambda: changes() == [True, False])
+    with av.open(str(tmp_path / "a.mp4")) as file:
+        assert sum(1 for _ in file.decode(video=0)) >= 5
+    live.broadcast.start_recording(str(tmp_path / "b.mp4"))
+    live.until_presented(5)
 
 
 class Camera:
