@@ -62,10 +62,8 @@ class Faults:
         one = f"{sys.executable} -c 'while True: pass' & "
         job = subprocess.Popen(["sh", "-c", one * 2 * (os.cpu_count() or 1) + "wait"], start_new_session=True)
         favour(job.pid)
-        self._stage.apart.share()
 
         def end() -> None:
-            self._stage.apart.part()
             os.killpg(job.pid, signal.SIGKILL)
             job.wait()
 

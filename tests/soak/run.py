@@ -1,6 +1,6 @@
 """Hours on real devices, in minutes: the whole product under a script of faults, measured from outside.
 
-    python3 tests/soak/run.py --minutes N [--figures FILE] [--keep FOLDER] [--apart] [--judge FOLDER]
+    python3 tests/soak/run.py --minutes N [--figures FILE] [--keep FOLDER] [--judge FOLDER]
 
 First `standin live` with a microphone, a virtual microphone, a PipeWire camera and a recording; then the window with
 its engine. A real program watches the camera and another one listens to the virtual microphone all along. Ends with
@@ -32,7 +32,6 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0, help="how long, start and end included")
     parser.add_argument("--figures", type=Path, help="keep what was measured there, as JSON")
     parser.add_argument("--keep", type=Path, help="keep every log and recording in this folder")
-    parser.add_argument("--apart", action="store_true", help="come before the computer's other work (root)")
     parser.add_argument("--judge", type=Path, metavar="FOLDER", help="only judge again what was kept there")
     arguments = parser.parse_args()
     if arguments.minutes < LEAST_MINUTES:
@@ -44,10 +43,10 @@ def main() -> int:
         from session import kept_run
 
         return report.tell(kept_run(arguments.judge), arguments.figures)
-    return soak(arguments.minutes, arguments.figures, arguments.keep, is_apart=arguments.apart)
+    return soak(arguments.minutes, arguments.figures, arguments.keep)
 
 
-def soak(minutes: float, figures: Path | None, keep: Path | None, *, is_apart: bool) -> int:
+def soak(minutes: float, figures: Path | None, keep: Path | None) -> int:
     """Run, judge, tell."""
     try:
         import report
@@ -62,7 +61,7 @@ def soak(minutes: float, figures: Path | None, keep: Path | None, *, is_apart: b
         print(f"skipped: {reason}")
         return 0
     folder = Path(tempfile.mkdtemp(prefix="standin-soak"))  # short: a socket's path has 107 letters at most
-    run = Soak(folder, minutes, is_apart=is_apart)
+    run = Soak(folder, minutes)
     try:
         run.run()
         return report.tell(run, figures)

@@ -91,12 +91,12 @@ def kept_run(folder: Path) -> KeptRun:
 class Soak:
     """`run` is called once; afterwards the sessions and the watchers' logs are there to be judged."""
 
-    def __init__(self, folder: Path, minutes: float, *, is_apart: bool = False) -> None:
+    def __init__(self, folder: Path, minutes: float) -> None:
         self.folder, self.minutes = folder, minutes
         self.sessions: list[Session] = []
         self.camera_log, self.sound_log = folder / "camera.log", folder / "sound.log"
         self.notes: list[str] = []
-        self._stage, self._is_apart = Stage(folder), is_apart
+        self._stage = Stage(folder)
         self._sample_every_s = min(10.0, max(1.0, minutes / 6))
         self._window_s = max(_LEAST_WINDOW_S, _WINDOW_SHARE * 60 * minutes)
         self._live_s = 60 * minutes - _OVERHEAD_S - self._window_s
@@ -105,8 +105,6 @@ class Soak:
     def run(self) -> None:
         """All of it; raises `CannotRun` where the servers do not start."""
         try:
-            if self._is_apart:
-                self._stage.apart.start()
             self._stage.start_sound()
             self._stage.start_cameras()
             self._stage.start_python("watch.py", "play", "mic_feed")

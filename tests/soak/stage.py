@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import psutil
-from apart import Apart
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -84,7 +83,6 @@ class Stage:
         favour(os.getpid())
         self._log = (folder / "servers.log").open("ab")
         self._pulse: list[subprocess.Popen] = []
-        self.apart = Apart(lambda: [child.pid for child in self.children if child.poll() is None])
 
     def _environment(self, run: Path) -> dict[str, str]:
         made = {
@@ -177,7 +175,6 @@ class Stage:
 
     def close(self) -> None:
         """End every child and their children."""
-        self.apart.stop()
         for child in reversed(self.children):
             family = [child]
             with contextlib.suppress(psutil.NoSuchProcess):
