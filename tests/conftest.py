@@ -41,11 +41,10 @@ _WITHOUT_CLOCK = (
     "test_window.py",
     "test_window_display.py",
     "test_window_use.py",
-    "test_worker_flashtalk.py",
-    "test_worker_ranks.py",
+    "test_worker_",
 )
 """Of tests/integration: what a busy computer makes slower but not wrong. All the rest there is marked `serial`."""
-_WITH_RANKS = ("test_flashtalk_commands.py", "test_worker_flashtalk.py", "test_worker_ranks.py")
+_WITH_RANKS = ("test_flashtalk_commands.py", "test_worker_")
 """Those that start ranks by way of a command or the engine."""
 
 
@@ -74,7 +73,7 @@ def pytest_xdist_make_scheduler(config, log):
 def _group_of(file: str) -> str:
     """Groups of ranks take every core that there is, so that whatever starts some comes one after the other."""
     has_ranks = "rank_pools" in (_ROOT / file).read_text(encoding="utf-8")
-    return "ranks" if has_ranks or file.endswith(_WITH_RANKS) else file
+    return "ranks" if has_ranks or Path(file).name.startswith(_WITH_RANKS) else file
 
 
 @pytest.fixture(scope="session")

@@ -111,7 +111,6 @@ def test_render_makes_the_same_clip_twice(picture_options, tmp_path):
     assert probed["h264"] == 33 and probed["aac"] > 10
 
 
-@pytest.mark.serial
 @pytest.mark.timeout(400)
 def test_live_in_two_ranks_shows_the_puppet_until_they_are_ready_and_while_they_come_back(picture_options, tmp_path):
     """One rank is killed as soon as the picture is live; ended by Ctrl-C when it is so again. The recording and the
