@@ -143,6 +143,7 @@ class Adaptation:
             self._tell(move, steps)
             self._director.rest(resting, economy, steps.ladder.patience_s(now_s))
             return
+        self._reason = sentence_of(move, steps.spec.name)  # for who looks while a card is made or another size loads
         if rung.kind == "card":
             self._show_card()
         else:
