@@ -106,7 +106,8 @@ class Doorway:
                 connection = self._listener.accept()
             except (AuthenticationError, EOFError, OSError) as error:
                 if not self._is_closing:
-                    logger.warning("somebody at the ranks' door was sent away: %r", error)
+                    # Not the error itself: whoever keeps the record would keep the connection open with it.
+                    logger.warning("somebody at the ranks' door was sent away: %s", repr(error))
                     time.sleep(0.1)
                 continue
             if self._is_closing:

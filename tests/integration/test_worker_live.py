@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 import signal
 import socket
 import sys
 import tempfile
 import time
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -212,11 +214,23 @@ def _family(session) -> list[str]:
     return [text for text in found if "resource_tracker" not in text]
 
 
-def _held() -> tuple[int, int, int]:
-    """Descriptors, threads and shared segments of this process."""
-    own, maps = psutil.Process(), Path("/proc/self/maps")
+def _held() -> tuple[object, int, int]:
+    """Descriptors (where it can be had, of what), threads and shared segments of this process."""
+    own, maps, open_files = psutil.Process(), Path("/proc/self/maps"), Path("/proc/self/fd")
     segments = sum("psm_" in line for line in maps.read_text().splitlines()) if maps.exists() else 0
-    return own.num_handles() if sys.platform == "win32" else own.num_fds(), own.num_threads(), segments
+    if sys.platform == "win32":
+        return own.num_handles(), own.num_threads(), segments
+    if not open_files.exists():
+        return own.num_fds(), own.num_threads(), segments
+    kinds = Counter(re.sub(r"\d+", "N", _target(one)) for one in open_files.iterdir())
+    return kinds, own.num_threads(), segments
+
+
+def _target(descriptor: Path) -> str:
+    try:
+        return os.readlink(descriptor)
+    except OSError:
+        return "the list itself"
 
 
 def _only_one_group(session) -> bool:
@@ -318,7 +332,7 @@ def _is_there(session, before) -> bool:
     return len(session.pids) == 2 and not set(session.pids.values()) & set(before.values())
 
 
-def _settled() -> tuple[int, int, int]:
+def _settled() -> tuple[object, int, int]:
     """What is held, once that does not change any more."""
     held = _held()
     while True:
