@@ -222,7 +222,7 @@ def _held() -> tuple[object, int, int]:
         return own.num_handles(), own.num_threads(), segments
     if not open_files.exists():
         return own.num_fds(), own.num_threads(), segments
-    kinds = Counter(re.sub(r"\d+", "N", _target(one)) for one in open_files.iterdir())
+    kinds = Counter(re.sub(r"psm_\w+|\d+", "N", _target(one)) for one in open_files.iterdir())
     return kinds, own.num_threads(), segments
 
 
