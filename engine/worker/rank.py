@@ -8,11 +8,13 @@ Exit status: 0 told to leave, 1 a failure that has been recorded, 3 the engine i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from engine.log import set_up_logging
 from engine.paths import log_folder
@@ -57,7 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _give_way() -> None:
     """Before torch is loaded, which keeps a processor busy for seconds: the camera needs it every 40 ms."""
     if sys.platform != "win32":
-        os.nice(_BACKGROUND_NICE)
+        nice = os.nice(_BACKGROUND_NICE)
+        # Each rank has a session of its own, and on desktops Linux shares the processor out among sessions first.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(nice))
         return
     process = ctypes.windll.kernel32.GetCurrentProcess()
     ctypes.windll.kernel32.SetPriorityClass(process, _BELOW_NORMAL_PRIORITY_CLASS)
