@@ -23,6 +23,7 @@ from engine.errors import CameraError, StandinError
 from engine.log import set_up_logging
 from engine.paths import log_folder
 from engine.protocol.shared_memory import FrameReader
+from engine.real_time import ask_for_real_time
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ def main(config: dict) -> int:
         return 1
     logger.info("feeding %s (%s) through %s", camera.label, camera.device, config["backend"])
     _say(report, opened={"label": camera.label, "device": camera.device})
+    ask_for_real_time()
     try:
         return _feed(camera, reader, report)
     finally:

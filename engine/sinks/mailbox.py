@@ -13,6 +13,7 @@ import numpy as np
 from engine.errors import StandinError
 from engine.media import CanvasFormat
 from engine.protocol.messages import SinkStats
+from engine.real_time import ask_for_real_time
 from engine.sinks.base import PresentedFrame, VideoSink
 
 logger = logging.getLogger(__name__)
@@ -22,8 +23,9 @@ class Mailbox:
     """Feeds `sink` from its own thread. `put` copies into one of `slots` preallocated pictures and never waits:
     when all are full the oldest unsent one is overwritten and counted as dropped.
 
-    The sink is opened, fed and closed on that thread. An error ends the sink: `error` is set, `on_error` is called
-    once from the mailbox thread, and frames put later are ignored. `on_closed` is called last, from there, too.
+    The sink is opened, fed and closed on that thread, which asks for real-time priority if the sink `is_real_time`. An
+    error ends the sink: `error` is set, `on_error` is called once from the mailbox thread, and frames put later are
+    ignored. `on_closed` is called last, from there, too.
     """
 
     def __init__(
@@ -101,6 +103,8 @@ class Mailbox:
         return True
 
     def _run(self) -> None:
+        if getattr(self.sink, "is_real_time", False):
+            ask_for_real_time()
         try:
             self.sink.open(self._canvas)
             self.has_opened = True

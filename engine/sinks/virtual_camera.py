@@ -79,6 +79,7 @@ class VirtualCamera:
     patience; when the third replacement fails too, `send` raises what the process said."""
 
     name = "camera"
+    is_real_time = True  # what it does takes a millisecond, and others watch
 
     def __init__(self, device: str, label: str, backend: str) -> None:
         self.device: str = device

@@ -18,6 +18,7 @@ from engine.errors import StandinError, UsageError
 from engine.media import CanvasFormat, Notice
 from engine.protocol.codec import reason_of
 from engine.protocol.messages import Reason, SessionState, Stats
+from engine.real_time import ask_for_real_time
 from engine.settings import (
     CameraSettings,
     CanvasSettings,
@@ -297,6 +298,7 @@ class Broadcast:
 
     def _pace(self) -> None:
         pacer = self._running().pacer
+        ask_for_real_time()
         deadline_s = self._clock.now()
         while not self._clock.wait_until(deadline_s, self._stopping):
             deadline_s = pacer.tick(self._clock.now())

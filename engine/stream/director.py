@@ -19,7 +19,7 @@ from engine.stream.opening import prepare_opening
 from engine.stream.patience import Patience
 from engine.stream.resting import Resting
 from engine.stream.runner import GeneratorRunner, as_generator_error
-from engine.stream.scene import examined, prepare_scene, recomposed, standby_scene, wait_for_room
+from engine.stream.scene import check_room, prepare_scene, recomposed, standby_scene, wait_for_room
 from engine.stream.stage import Announcer, Stage, Unless
 from engine.stream.swap import Outdated, Scene
 
@@ -278,7 +278,7 @@ class Director:
         """See whether another one fits beside the one that there is; if not, end that, and let the standby make the
         picture. Raises what makes the other one impossible."""
         try:
-            examined(settings, size)
+            check_room(settings, size)
             return
         except StandinError as error:
             if self.standby is None:

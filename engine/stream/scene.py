@@ -67,13 +67,23 @@ def new_generator(settings: SessionSettings, size: SmallerSize | None = None) ->
     return create_generator(wanted.name, seed=wanted.seed, fps=settings.fps, options=options)
 
 
-def examined(settings: SessionSettings, size: SmallerSize | None = None) -> GeneratorSpec:
-    """What that generator will be, after it has been looked at without being loaded: whether it could be prepared now,
-    with all that others take of the computer. Raises what `check` does."""
-    wanted = new_generator(settings, size)
+def examined(settings: SessionSettings) -> GeneratorSpec:
+    """What that generator will be, after it has been looked at without being loaded. Raises what `check` does, and
+    `GeneratorError` for one that does not know it before it has a portrait."""
+    wanted = new_generator(settings)
     try:
         wanted.check()
         return wanted.spec
+    finally:
+        wanted.close()
+
+
+def check_room(settings: SessionSettings, size: SmallerSize | None) -> None:
+    """Whether that generator could be prepared now, with all that others take of the computer. Raises what `check`
+    does."""
+    wanted = new_generator(settings, size)
+    try:
+        wanted.check()
     finally:
         wanted.close()
 
@@ -87,7 +97,7 @@ def wait_for_room(
     while True:
         progress.check()
         try:
-            examined(settings, size)
+            check_room(settings, size)
             return
         except StandinError:
             if time.monotonic() > give_up_s:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 
@@ -10,6 +12,7 @@ import pytest
 
 from engine.errors import CameraError, StandinError
 from engine.media import CanvasFormat
+from engine.real_time import ask_for_real_time
 from engine.sinks.base import PresentedFrame
 from engine.sinks.mailbox import Mailbox
 
@@ -130,3 +133,17 @@ def test_hanging_sink_is_left_behind():
     assert box.close(timeout_s=0.05) is False
     sink.may_send.set()
     assert box.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what it has been told")
+@pytest.mark.parametrize("is_real_time", [False, True])
+def test_only_a_sink_that_others_watch_gets_real_time_priority(is_real_time):
+    """As far as this user may have it."""
+    sink, policies = Sink(), []
+    sink.is_real_time = is_real_time
+    sink.open = lambda canvas: policies.append(os.sched_getscheduler(0))
+    Mailbox(sink, CANVAS).close()
+    thread = threading.Thread(target=lambda: policies.append(is_real_time and ask_for_real_time()))
+    thread.start()
+    thread.join()
+    assert policies[0] == (os.SCHED_RR | os.SCHED_RESET_ON_FORK if policies[1] else os.SCHED_OTHER)

@@ -9,8 +9,9 @@ import pytest
 
 from engine.errors import DeviceError, GeneratorError
 from engine.generators.base import SmallerSize
+from engine.generators.puppet.render import PuppetRenderer
 from engine.protocol.messages import SessionState, StateChanged
-from engine.settings import CameraSettings
+from engine.settings import CameraSettings, CanvasSettings, GeneratorSettings
 from engine.sinks import virtual_camera
 from engine.stream import adaptation as adaptation_module
 from engine.stream import ladder as ladder_module
@@ -183,3 +184,21 @@ def test_failure_after_a_return_is_repaired_as_any(live_of, cast, caplog):
     live.until(lambda: "generator.internal" in live.codes())
     live.until(lambda: live.states[-1] is SessionState.LIVE and cast.slow[-1].closed == 0)
     assert cast.slow[-2].closed == 1, "the one that failed"
+
+
+def test_puppet_too_slow_for_the_canvas_is_loaded_in_half_the_size(plain_session, monkeypatch):
+    """It has no standby, and knows what it is only after it has been prepared."""
+    render, height = PuppetRenderer.render, 360
+
+    def slow(self, expression, out):
+        time.sleep(0.06 if len(out) > height * 0.7 else 0.0)
+        render(self, expression, out)
+
+    monkeypatch.setattr(PuppetRenderer, "render", slow)
+    wanted, canvas = GeneratorSettings(name="puppet"), CanvasSettings(width=640, height=height)
+    live = plain_session.LiveSession(None, portrait="sample:", generator=wanted, canvas=canvas, adaptive=True)
+    live.broadcast.start()
+    try:
+        live.until(lambda: live.broadcast._graph.runner.scene.generator.spec.height <= height // 2)
+    finally:
+        live.broadcast.stop()

@@ -1,0 +1,52 @@
+"""Real-time priority of a thread, as the system itself tells it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from engine.real_time import ask_for_real_time
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what it has been told")
+
+NORMAL, REAL_TIME = os.SCHED_OTHER, os.SCHED_RR | os.SCHED_RESET_ON_FORK
+
+
+def in_thread(work):
+    """What `work` returns in a thread of its own."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(work()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def policies():
+    """(what the call said, policy of the thread, policy of a thread and of a process that it starts)."""
+    said = ask_for_real_time()
+    own = os.sched_getscheduler(0)
+    program = "import os; print(os.sched_getscheduler(0))"
+    child = int(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout)
+    return said, own, in_thread(lambda: os.sched_getscheduler(0)), child
+
+
+def test_the_thread_has_it_and_nothing_else_where_the_system_allows_it():
+    said, own, thread, child = in_thread(policies)
+    if not said:
+        pytest.skip("no real-time priority for this user")
+    assert (own, thread, child) == (REAL_TIME, NORMAL, NORMAL)
+    assert os.sched_getscheduler(0) == NORMAL
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.getuid() != 0, reason="only root becomes somebody else")
+def test_it_is_a_plain_no_where_the_system_does_not():
+    program = (
+        "from engine.real_time import ask_for_real_time as ask; import os, resource; "
+        "resource.setrlimit(resource.RLIMIT_RTPRIO, (0, 0)); os.setuid(65534); print(ask(), os.sched_getscheduler(0))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout.split(), done.stderr) == (["False", "0"], "")
