@@ -215,14 +215,16 @@ def run_in(machine: Path, driver: Path, for_pytest: list[str], figures: Path | N
 
 @contextlib.contextmanager
 def host_times_in(folder: Path):
-    """Keeps `folder`/host_times up to date: idle and all seconds of this computer's cores."""
+    """Adds a line to `folder`/host_times twice a second: idle and all seconds of this computer's cores."""
     is_over = threading.Event()
+    written: list[str] = []
 
     def write() -> None:
         while not is_over.wait(0.5):
             times = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-            draft = folder / "host_times.new"
-            draft.write_text(f"{times[3] / 100} {sum(times) / 100}")
+            written.append(f"{times[3] / 100} {sum(times) / 100}\n")
+            draft = folder / "host_times.new"  # a reader inside never sees half a line
+            draft.write_text("".join(written))
             draft.replace(folder / "host_times")
 
     writer = threading.Thread(target=write)

@@ -27,7 +27,7 @@ WIDTH, HEIGHT, CELL = 640, 360, 8
 GRID_S = 0.01
 SPEECH = Path(__file__).parents[1] / "data" / "speech" / "english.flac"
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 def spoken_words() -> np.ndarray:
@@ -145,10 +145,32 @@ def mouth_of(times_s: np.ndarray, cells: np.ndarray, spoken: np.ndarray, grid_s:
     return max(found, key=lambda lag: lag[1])
 
 
-def test_a_voice_becomes_a_talking_picture_in_sync(figure, host_was_free, only_with, tmp_path):
+ATTEMPTS = 3
+"""Where other programs took the computer meanwhile: sound that a starved listener lost fits nothing."""
+
+
+def test_a_voice_becomes_a_talking_picture_in_sync(figure, host_time, only_with, tmp_path):
     only_with("0.12")
-    stats_path = tmp_path / "stats.json"
-    places = {"HOME": str(tmp_path), "ALSA_CONFIG_PATH": str(Path(__file__).with_name("asound.conf"))}
+    for attempt in range(1, ATTEMPTS + 1):
+        host = host_time()
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        measured = measure(folder)
+        wrong = faults_of(measured, host.was_free())
+        print(f"attempt {attempt}: {measured}; wrong: {wrong or 'nothing'}")
+        if not wrong or host.was_always_free():
+            break
+    figure("picture behind voice, ms (fit)", [round(measured["picture_s"] * 1000), round(measured["picture_fit"], 2)])
+    figure("sound behind voice, ms (fit)", [round(measured["voice_s"] * 1000), round(measured["voice_fit"], 2)])
+    figure("pictures a second; longest gap, ms", [round(measured["fps"], 2), round(measured["gap_s"] * 1000)])
+    figure("what the product says itself", measured["own"])
+    assert not wrong
+
+
+def measure(folder: Path) -> dict:
+    """One session of `standin live` with a voice at its microphone, seen and heard from outside."""
+    stats_path = folder / "stats.json"
+    places = {"HOME": str(folder), "ALSA_CONFIG_PATH": str(Path(__file__).with_name("asound.conf"))}
     live = subprocess.Popen(
         [
             sys.executable, "-m", "engine", "live", "--portrait", "sample:", "--mic", MICROPHONE, "--voice-out",
@@ -179,20 +201,25 @@ def test_a_voice_becomes_a_talking_picture_in_sync(figure, host_was_free, only_w
     picture_s, picture_fit = mouth_of(times_s, cells, spoken, grid_s)
     voice_s, voice_fit = lag_of(loudness(heard, heard_s, grid_s), spoken, 1.2)
     gaps_s = np.diff(times_s)
-    fps = len(gaps_s) / gaps_s.sum()
     own = {name: stats[name] for name in ("latency_ms", "delay_ms", "av_offset_ms", "held", "dropped", "late", "ticks")}
-    figure("picture behind voice, ms (fit)", [round(picture_s * 1000), round(picture_fit, 2)])
-    figure("sound behind voice, ms (fit)", [round(voice_s * 1000), round(voice_fit, 2)])
-    figure("pictures a second; longest gap, ms", [round(float(fps), 2), round(float(gaps_s.max()) * 1000)])
-    figure("what the product says itself", own)
-    assert not [event for event in events if event.get("is_error")]
-    assert picture_fit > 0.3, "no part of the picture moves with the voice"
-    assert voice_fit > 0.4, "the voice that comes out is not the voice that went in"
-    assert 0 < picture_s < 0.8
-    assert abs(picture_s - voice_s) < 0.12
-    if host_was_free():
-        assert fps == pytest.approx(FPS, rel=0.06)
-        assert picture_fit > 0.5 and voice_fit > 0.7
+    return {
+        "picture_s": picture_s, "picture_fit": picture_fit, "voice_s": voice_s, "voice_fit": voice_fit,
+        "fps": float(len(gaps_s) / gaps_s.sum()), "gap_s": float(gaps_s.max()), "own": own,
+        "errors": [event for event in events if event.get("is_error")],
+    }  # fmt: skip
+
+
+def faults_of(measured: dict, was_free: bool) -> list[str]:
+    """What of it must not be; how often pictures came and how well they fit counts where the computer had the time."""
+    rules = {
+        "the session told of an error": not measured["errors"],
+        "no part of the picture moves with the voice": measured["picture_fit"] > (0.5 if was_free else 0.3),
+        "the voice that comes out is not the voice that went in": measured["voice_fit"] > (0.7 if was_free else 0.4),
+        "the picture comes at no sensible time": 0 < measured["picture_s"] < 0.8,
+        "picture and voice are apart": abs(measured["picture_s"] - measured["voice_s"]) < 0.12,
+        "not 25 pictures a second": not was_free or measured["fps"] == pytest.approx(FPS, rel=0.06),
+    }
+    return [what for what, holds in rules.items() if not holds]
 
 
 def end(live: subprocess.Popen) -> None:

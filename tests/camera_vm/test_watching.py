@@ -26,13 +26,14 @@ def check(seen, *, fps=None, share=0.2):
 
 
 @pytest.mark.parametrize("backend", ["v4l2", "pyvirtualcam"])
-def test_ffmpeg_sees_every_numbered_picture_in_order(produce, figure, host_was_free, backend):
+def test_ffmpeg_sees_every_numbered_picture_in_order(produce, figure, host_time, backend):
+    host = host_time()
     producer = produce("sink", CAMERA, "--backend", backend)
     opened = producer.opened()
     assert opened["device"] == CAMERA and opened["label"] == LABELS[CAMERA]
     seen = watch_with_ffmpeg(CAMERA, 100)
     figure(f"ffmpeg watches {backend}", seen.figures())
-    check(seen, fps=25, share=0.9 if host_was_free() else 0.2)
+    check(seen, fps=25, share=0.9 if host.was_free() else 0.2)
     end = producer.stop()
     figure(f"{backend} was fed", end)
     assert end["restarts"] == 0

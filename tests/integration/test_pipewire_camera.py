@@ -71,7 +71,9 @@ class Server:
 
     def cameras(self) -> list[dict]:
         """What there is of nodes that programs list as cameras."""
-        infos = [one["info"] for one in self.dump() if one["type"] == "PipeWire:Interface:Node" and one.get("info")]
+        # Of what has just gone there is a number without a type.
+        nodes = [one for one in self.dump() if one.get("type") == "PipeWire:Interface:Node"]
+        infos = [one["info"] for one in nodes if one.get("info")]
         return [info for info in infos if info["props"].get("media.class") == "Video/Source"]
 
     def stop(self) -> None:
