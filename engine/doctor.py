@@ -57,6 +57,7 @@ def _probes(system: System, gpus: Callable[[], list]) -> list[tuple[str, Probe]]
         ("recording", software.recording),
         ("disk", software.disk),
         ("memory", software.shared_memory),
+        ("priority", software.priority),
     ]
 
 

@@ -48,7 +48,7 @@ def main(config: dict) -> int:
         return 1
     logger.info("feeding %s (%s) through %s", camera.label, camera.device, config["backend"])
     _say(report, opened={"label": camera.label, "device": camera.device})
-    ask_for_real_time()
+    ask_for_real_time(is_replaceable=True)
     try:
         return _feed(camera, reader, report)
     finally:

@@ -16,7 +16,10 @@ _PACKAGES = {
     "av": "av", "cv2": "opencv-python-headless", "msgspec": "msgspec", "numpy": "numpy", "PIL": "pillow",
     "platformdirs": "platformdirs", "pyvirtualcam": "pyvirtualcam", "sounddevice": "sounddevice", "soxr": "soxr",
 }  # fmt: skip
+_LINUX_PACKAGES = {"jeepney": "jeepney"}
 """What is imported -> what is installed."""
+
+_REALTIME_KIT = {"debian": "rtkit", "fedora": "rtkit", "arch": "rtkit", "suse": "rtkit"}
 
 _LEAST_FREE_BYTES = 500 << 20
 _LEAST_SHARED_BYTES = 32 << 20
@@ -28,7 +31,7 @@ def python(system: System, texts: Catalogue) -> list[Finding]:
     version = ".".join(str(part) for part in system.python)
     is_tested = _PYTHONS[0] <= system.python[:2] <= _PYTHONS[1]
     findings = [texts.found("Python", "python.good" if is_tested else "python.unsupported", version=version)]
-    for module, package in _PACKAGES.items():
+    for module, package in (_PACKAGES | (_LINUX_PACKAGES if system.is_linux else {})).items():
         if not system.has_package(module):
             findings.append(texts.found("Python", "package.missing", name=package))
     if system.package_version("opencv-python") and system.package_version("opencv-python-headless"):
@@ -103,6 +106,13 @@ def shared_memory(system: System, texts: Catalogue) -> list[Finding]:
     if free is not None and free < _LEAST_SHARED_BYTES:
         return [texts.found("memory", "memory.small_shared", free=_size(free))]
     return []
+
+
+def priority(system: System, texts: Catalogue) -> list[Finding]:
+    """Whether pictures go on in time while other programs keep all processors busy."""
+    if not system.is_linux or system.has_real_time():
+        return [texts.found("priority", "priority.good")]
+    return [texts.found("priority", "priority.shared", command=system.install_command(_REALTIME_KIT))]
 
 
 def face_models(system: System, texts: Catalogue, folder: Path | None = None) -> list[Finding]:

@@ -95,6 +95,13 @@ def has_registry_key(key: str) -> bool:
     return _registry_has(key)
 
 
+def has_real_time() -> bool:
+    """Whether what passes pictures on may come before other programs' work."""
+    from engine.real_time import has_real_time as asked
+
+    return asked()
+
+
 def list_devices() -> DevicesListed:
     """Sound devices and cameras."""
     from engine.server import list_devices as listed
@@ -126,6 +133,7 @@ class System:
     has_package: Callable[[str], bool] = has_package
     package_version: Callable[[str], str] = package_version
     has_registry_key: Callable[[str], bool] = has_registry_key
+    has_real_time: Callable[[], bool] = has_real_time
     devices: Callable[[], DevicesListed] = list_devices
     listen: Callable[[], float | None] = peak_of_default_microphone
     own_cameras: frozenset[str] = frozenset()

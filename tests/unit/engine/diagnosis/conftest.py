@@ -51,6 +51,7 @@ class Computer:
             is_writable=lambda path: True, free_bytes=lambda path: 500_000_000_000,
             has_package=lambda name: True, package_version=lambda name: "5.0" if name.endswith("headless") else "",
             has_registry_key=lambda key: True, devices=lambda: self.devices, listen=lambda: -23.4, linux=linux,
+            has_real_time=lambda: True,
         )  # fmt: skip
 
     def run(self, command):

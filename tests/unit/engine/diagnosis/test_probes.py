@@ -118,6 +118,8 @@ LINUX = [
     ("disk.good", lambda c: None),
     ("disk.low", lambda c: c.but(free_bytes=lambda path: 100 << 20)),
     ("data.not_writable", lambda c: c.but(is_writable=lambda path: False)),
+    ("priority.good", lambda c: None),
+    ("priority.shared", lambda c: c.but(has_real_time=lambda: False)),
     ("memory.no_shared", lambda c: c.but(exists=lambda path: path != "/dev/shm")),
     ("memory.small_shared", lambda c: c.but(free_bytes=lambda path: 8 << 20)),
 ]  # fmt: skip
@@ -149,7 +151,7 @@ def _examined(c):
     texts = Catalogue(c.platform)
     found = [*software.python(c.system, texts), *software.window(c.system, texts), *software.samples(c.system, texts)]
     found += [*software.recording(c.system, texts), *software.disk(c.system, texts)]
-    found += software.shared_memory(c.system, texts)
+    found += [*software.shared_memory(c.system, texts), *software.priority(c.system, texts)]
     for probe in (sound.microphones, sound.outputs, sound.virtual_microphone, cameras.cameras):
         found += probe(c.system, texts, c.devices)
     return found
