@@ -1,4 +1,4 @@
-"""Threads that other programs' work must not hold up: those that a picture passes every 40 ms.
+"""Threads that other programs' work must not hold up: those that a picture passes every 40 ms, and sound every 10 ms.
 
 Sound servers do the same for theirs. A priority among the ordinary ones (`nice`) would do little: on desktops Linux
 shares the processors out among sessions or services first, and a priority counts only inside of one.

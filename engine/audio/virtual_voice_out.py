@@ -12,6 +12,7 @@ from engine.audio.delay_line import DelayLine
 from engine.audio.pulse_stream import PulseError, PulsePlayback
 from engine.audio.virtual_microphone import ServerMicrophone
 from engine.errors import VoiceOutError
+from engine.real_time import ask_for_real_time
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ class VirtualVoiceOut:
             ) from error
 
     def _run(self) -> None:
+        ask_for_real_time()
         lost_at_s: float | None = None
         while not self._stopping.is_set():
             try:

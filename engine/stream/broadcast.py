@@ -281,6 +281,7 @@ class Broadcast:
             self._ended.set()
 
     def _hear(self) -> None:
+        ask_for_real_time()
         deadline_s = self._clock.now()
         while not self._stopping.is_set():
             self._sound.step()
