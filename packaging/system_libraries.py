@@ -118,6 +118,11 @@ TESTS_LINUX = (
             "zypper": "alsa-plugins-pulse",
         },
     ),
+    Need(
+        name="xdg-desktop-portal",
+        is_there=_any_file("usr/libexec/xdg-desktop-portal", "usr/lib/xdg-desktop-portal"),
+        packages=dict.fromkeys(("apt", "dnf", "pacman", "zypper"), "xdg-desktop-portal"),
+    ),
 )  # fmt: skip
 
 TESTS_ANYWHERE = (
