@@ -27,6 +27,7 @@ _WINDOW_S = 1.0
 """Output callbacks come some ms early and late, on a busy machine many. Corrections made from a single one would be
 heard as wow, so the median of so long counts."""
 
+_ORIGIN_S = 0.2
 _MEASURE_S = 0.3
 _FADE_S = 0.005
 _SLEW_S = 0.1
@@ -58,6 +59,7 @@ class DelayLine:
         self._end_s = 0.0  # session time of the next sample that the ring will get
         self._smooth_s = 0.0
         self._lately: deque[tuple[float, float]] = deque()
+        self._origins: deque[tuple[float, float]] = deque()
         self._measured: _Mark | None = None
         self._measured_since_s = 0.0
         self._astray_since_s: float | None = None
@@ -118,8 +120,19 @@ class DelayLine:
         self._measure(offset_s, mark)
         self._order = self._order_after(mark)
         # Early voice must be slowed down: fewer samples of input for one of output.
-        self._speed.correct(float(np.clip(-_CORRECTION_PER_S * self._smooth_s, -MAX_CORRECTION, MAX_CORRECTION)))
+        correction = -_CORRECTION_PER_S * self._smooth_s - self._origin_speed(origin_s)
+        self._speed.correct(float(np.clip(correction, -MAX_CORRECTION, MAX_CORRECTION)))
         return self._smooth_s
+
+    def _origin_speed(self, origin_s: float) -> float:
+        """Seconds that the origin has moved in each second lately. What the picture follows at once, the voice would
+        otherwise come after by seconds."""
+        self._origins.append((self._given_s, origin_s))
+        while self._origins[0][0] < self._given_s - _ORIGIN_S:
+            self._origins.popleft()
+        first_s, before_s = self._origins[0]
+        elapsed_s = self._given_s - first_s
+        return (origin_s - before_s) / elapsed_s if elapsed_s > _ORIGIN_S / 2 else 0.0
 
     def _measure(self, offset_s: float, mark: _Mark) -> None:
         """The offset without the jitter of single callbacks; what was measured before a jump says nothing after it."""

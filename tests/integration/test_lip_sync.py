@@ -184,7 +184,8 @@ def test_flash_and_click_arrive_together(sound_server, clicks, camera):
     print(
         f"\n{len(matched)} clicks in {SECONDS:.0f} s: median {np.median(matched[:, 1]):+.1f} ms, "
         f"5 to 95 % {np.percentile(matched[:, 1], 5):+.1f} to {np.percentile(matched[:, 1], 95):+.1f} ms; "
-        f"medians of {WINDOW_S:.0f} s {min(medians):+.1f} to {max(medians):+.1f} ms; "
+        f"medians of {WINDOW_S:.0f} s {min(medians):+.1f} to {max(medians):+.1f} ms "
+        f"({', '.join(f'{median:+.0f}' for median in medians[:6])} ...); "
         f"held {stats.held}, dropped {stats.dropped}, late {stats.late} of {stats.ticks} frames; "
         f"load {os.getloadavg()[0]:.1f}"
     )

@@ -20,6 +20,7 @@ class Rig:
         self._true_hz = output_hz * (1 + output_ppm * 1e-6)
         self._latency_s = latency_s
         self._written = self._played = 0
+        self.origin_s = lambda now_s: 0.0
         self.sound, self.times, self.offsets = [], [], []
         self.signal = lambda t: 0.5 * np.sin(2 * np.pi * 300 * t)
 
@@ -40,7 +41,7 @@ class Rig:
                 self.times.append(sounds_at_s)
                 self._played += len(out)
             if steer:
-                offset = self.line.steer(DELAY_S, 0.0)
+                offset = self.line.steer(DELAY_S, self.origin_s(now_s))
                 if offset is not None:
                     self.offsets.append(offset)
 
@@ -83,6 +84,14 @@ def test_correction_is_bounded():
     rig.run(20.0)
     assert abs(rig.line._speed._to) <= MAX_CORRECTION + 1e-9
     assert rig.line.realigned >= 1, "what cannot be corrected is jumped"
+
+
+def test_what_the_picture_follows_at_once_the_voice_follows_too():
+    """The microphone's clock is known better after some seconds: by then its origin has crept to its place."""
+    rig = Rig()
+    rig.origin_s = lambda now_s: 0.003 * float(np.clip(now_s - 3.0, 0.0, 4.0))
+    rig.run(12.0)
+    assert np.abs(rig.offsets[200:]).max() < 0.003 and abs(rig.offsets[-1]) < 0.001
 
 
 def test_mute_empties_the_pipe():
