@@ -91,13 +91,16 @@ class Desktop:
         }  # fmt: skip
         for name in ("DISPLAY", "WAYLAND_DISPLAY", "PIPEWIRE_REMOTE", "PIPEWIRE_RUNTIME_DIR"):
             self.environment.pop(name, None)
-        self._log = (folder / "log").open("wb")
+        self._folder, self._log = folder, (folder / "log").open("wb")
+        self.dialog: Dialog | None = None
+
+    def open(self) -> None:
         bus = self.start("dbus-daemon", "--session", "--nofork", "--print-address", stdout=subprocess.PIPE, text=True)
         self.environment["DBUS_SESSION_BUS_ADDRESS"] = bus.stdout.readline().strip()
         self.dialog = Dialog(self.environment["DBUS_SESSION_BUS_ADDRESS"])
         self.dialog.start()
         self.start("pipewire")
-        wait_for((folder / "pipewire-0").exists, "PipeWire")
+        wait_for((self._folder / "pipewire-0").exists, "PipeWire")
         self.start("wireplumber")
         self.start(PORTAL, "--verbose")
 
@@ -116,7 +119,8 @@ class Desktop:
             if child.stdout is not None:
                 child.stdout.close()
         self._log.close()
-        self.dialog.close()
+        if self.dialog is not None:
+            self.dialog.close()
 
 
 def wait_for(condition, what: str):
@@ -131,9 +135,12 @@ def wait_for(condition, what: str):
 def desktop():
     folder = Path(tempfile.mkdtemp(prefix="standin-portal"))  # short: a socket's path has 107 letters at most
     made = Desktop(folder)
-    yield made
-    made.close()
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        made.open()
+        yield made
+    finally:
+        made.close()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -200,5 +200,6 @@ def test_puppet_too_slow_for_the_canvas_is_loaded_in_half_the_size(plain_session
     live.broadcast.start()
     try:
         live.until(lambda: live.broadcast._graph.runner.scene.generator.spec.height <= height // 2)
+        assert live.codes()[0] == "quality.lowered" and "the puppet was asked" not in str(live.events).lower()
     finally:
         live.broadcast.stop()
