@@ -256,6 +256,7 @@ def test_one_that_is_given_up_before_its_turn(live, folder):
         time.sleep(0.005)
     second.stages.is_enough = True
     second.wait()
+    assert isinstance(second.error, Cancelled)
     (folder / "hand_in_hand").unlink()
     chunk.join()
     live.chunks += 1
