@@ -12,7 +12,7 @@ CAMERA, PLAIN = "/dev/video0", "/dev/video4"
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(500),
 ]
 
 
@@ -31,10 +31,15 @@ def test_chromium_sees_the_camera_by_name_and_comes_back(produce, figure, only_w
         first, second = browser.look(), browser.look()
         for look in (first, second):
             check(look, figure)
-        assert first["numbers"][-1] < second["numbers"][0], "it came back to an old picture"
+        assert whole_numbers(first)[-1] < whole_numbers(second)[0], "it came back to an old picture"
         assert producer.stop()["restarts"] == 0
     finally:
         browser.close()
+
+
+def whole_numbers(look: dict) -> list[int]:
+    """From the very first picture on; that one may be torn."""
+    return [number for number in look["numbers"] if number is not None]
 
 
 def check(look: dict, figure) -> None:
