@@ -3,8 +3,8 @@
 A driver that hangs, a library that crashes or holds the interpreter, and a licence that differs (pyvirtualcam is
 GPLv2) all stay in here. Started as `python -m engine.camera.process CONFIG`, with CONFIG a JSON object. A line on
 standard input means that a new picture is there; its end means to leave. Every second, and at each change, one JSON
-line goes out: `{"opened": ...}`, `{"sent": n, "lost": n}` or `{"error": {...}}`. Lost are pictures that were
-overwritten before this process had them, and those that the camera had no room for.
+line goes out: `{"started": true}`, `{"opened": ...}`, `{"sent": n, "lost": n}` or `{"error": {...}}`. Lost are pictures
+that were overwritten before this process had them, and those that the camera had no room for.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def main(config: dict) -> int:
     """Feed the camera until standard input ends; 1 after an error, which has been reported."""
     report = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a driver prints must not reach the protocol
+    _say(report, started=True)
     try:
         reader = FrameReader(config["memory"])
         camera = open_backend(config["backend"], config["device"], config["width"], config["height"], config["fps"])

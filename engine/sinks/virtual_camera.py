@@ -24,11 +24,12 @@ from engine.sinks.base import PresentedFrame
 
 logger = logging.getLogger(__name__)
 
-_OPEN_TIMEOUT_S = 15.0
+_START_TIMEOUT_S, _OPEN_TIMEOUT_S = 30.0, 15.0
+"""For the process itself, which is slow to start where other programs take the computer, and then for the driver."""
 _HANGS_AFTER_S = 3.0
 _CLOSE_TIMEOUT_S = 2.0
 _PAUSE_S = 1.0
-_LAST_WORDS_S = 0.5
+_LAST_WORDS_S = 3.0
 _RESTART_AFTER_S = (0.2, 1.0, 3.0)
 _STEADY_S = 30.0
 """After this long without trouble, earlier restarts are forgotten."""
@@ -80,6 +81,7 @@ class VirtualCamera:
 
     name = "camera"
     is_real_time = True  # what it does takes a millisecond, and others watch
+    open_timeout_s = _START_TIMEOUT_S + _OPEN_TIMEOUT_S + 5.0  # more than its own limits, which name the cause
 
     def __init__(self, device: str, label: str, backend: str) -> None:
         self.device: str = device
@@ -104,7 +106,7 @@ class VirtualCamera:
         self._canvas = canvas
         self._memory = FrameWriterMemory(canvas.width, canvas.height)
         self._child = self._started()
-        opened = self._child.wait_opened(_OPEN_TIMEOUT_S)
+        opened = self._child.wait_opened()
         if self.backend.startswith("pyvirtualcam"):
             self.device = opened.get("device", self.device)
             self.label = self.label or opened.get("label", "")
@@ -181,7 +183,7 @@ class _CameraChild:
         assert self._process.stdin is not None
         if sys.platform != "win32":  # there, a full pipe would need 4096 unread notices to block
             os.set_blocking(self._process.stdin.fileno(), False)
-        self._opened = threading.Event()
+        self._started, self._opened = threading.Event(), threading.Event()
         self._label: dict = {}
         self.lost = 0
         """Pictures that the process did not get, or the camera not from it."""
@@ -193,12 +195,15 @@ class _CameraChild:
         self._listener = threading.Thread(target=self._listen, name="camera-reports", daemon=True)
         self._listener.start()
 
-    def wait_opened(self, timeout_s: float) -> dict:
-        """What the process opened; raises what it said, or that it hangs."""
-        if not self._opened.wait(timeout_s):
+    def wait_opened(self) -> dict:
+        """What the process opened; raises what it said, or that it does not start, or that the driver hangs."""
+        if not self._started.wait(_START_TIMEOUT_S):
+            self.end(at_once=True)
+            raise _too_slow()
+        if not self._opened.wait(_OPEN_TIMEOUT_S):
             self.end(at_once=True)
             raise CameraError(
-                f"The camera did not open within {timeout_s:g} seconds.",
+                f"The camera did not open within {_OPEN_TIMEOUT_S:g} seconds.",
                 code="camera.hangs",
                 hint="Reload its driver, or restart the computer.",
             )
@@ -233,8 +238,10 @@ class _CameraChild:
                 hint="Start the camera again.",
                 detail=f"exit status {self._process.returncode}",
             )
-        limit_s = _HANGS_AFTER_S if self._opened.is_set() else _OPEN_TIMEOUT_S
         asked_s = self._asked_s
+        if not self._started.is_set():
+            return _too_slow() if asked_s is not None and now_s - asked_s > _START_TIMEOUT_S else None
+        limit_s = _HANGS_AFTER_S if self._opened.is_set() else _OPEN_TIMEOUT_S
         if asked_s is not None and now_s - asked_s > limit_s:
             return CameraError(
                 "The camera driver does not answer.",
@@ -269,7 +276,10 @@ class _CameraChild:
                 logger.warning("the camera process said %r", line[:200])
                 continue
             self.lost = message.get("lost", self.lost)
-            if "opened" in message:
+            if "started" in message:
+                self._asked_s = time.monotonic()  # to open the camera
+                self._started.set()
+            elif "opened" in message:
                 self._label = message["opened"]
                 self._opened.set()
             elif "error" in message:
@@ -283,3 +293,12 @@ class _CameraChild:
                 "The camera process ended before it had the camera.", code="camera.died", hint="Run standin doctor."
             )
             self._opened.set()
+        self._started.set()
+
+
+def _too_slow() -> CameraError:
+    return CameraError(
+        f"The camera process did not start within {_START_TIMEOUT_S:g} seconds.",
+        code="camera.hangs",
+        hint="Close programs that keep this computer busy, and start the camera again.",
+    )

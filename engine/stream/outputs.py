@@ -139,7 +139,7 @@ class Outputs:
             on_closed=self._on_closed,
         )
         try:
-            box.wait_opened(_OPEN_TIMEOUT_S)
+            box.wait_opened(getattr(sink, "open_timeout_s", _OPEN_TIMEOUT_S))
         except StandinError:
             box.close()
             raise

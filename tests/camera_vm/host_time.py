@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from pathlib import Path
+
+
+ENOUGH = 0.1
+"""What must be idle of a time for the computer to have been free in it."""
+LONGEST_WAIT_S = 3.0
+"""For the times that are written after something has ended; who writes them is last in line, too."""
 
 
 class HostTime:
@@ -14,17 +22,23 @@ class HostTime:
 
     def was_free(self) -> bool:
         """Whether it had a tenth of its time to spare, all in all."""
-        times = host_times()[max(0, self._before - 1) :]
+        times = self._times()
         share = idle_share(times[0], times[-1]) if times else 1.0
         print(f"the computer around was idle for {share:.0%}")
-        return share > 0.1
+        return share > ENOUGH
 
     def was_always_free(self) -> bool:
-        """Whether it had that in every two seconds."""
-        times = host_times()[max(0, self._before - 1) :]
-        least = min((idle_share(*pair) for pair in zip(times, times[4:], strict=False)), default=1.0)
-        print(f"the computer around was idle for {least:.0%} of its worst two seconds")
-        return least > 0.1
+        """Whether it had that in every half second."""
+        least = min((idle_share(*pair) for pair in itertools.pairwise(self._times())), default=1.0)
+        print(f"the computer around was idle for {least:.0%} of its worst half second")
+        return least > ENOUGH
+
+    def _times(self) -> list[tuple[float, float]]:
+        """From the last ones before it was made to the first ones after now."""
+        end_s, until_now = time.monotonic() + LONGEST_WAIT_S, len(host_times())
+        while len(host_times()) == until_now and time.monotonic() < end_s:
+            time.sleep(0.1)
+        return host_times()[max(0, self._before - 1) :]
 
 
 def idle_share(before: tuple[float, float], after: tuple[float, float]) -> float:

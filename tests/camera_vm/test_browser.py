@@ -12,7 +12,7 @@ CAMERA, PLAIN = "/dev/video0", "/dev/video4"
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
-    pytest.mark.timeout(500),
+    pytest.mark.timeout(400),
 ]
 
 

@@ -65,6 +65,10 @@ class Full(Good):
     def send(self, image):
         self.dropped += 1
 
+class Stuck(Good):
+    def __init__(self, *_):
+        time.sleep(3600)
+
 class Noisy(Good):
     def send(self, image):
         print("a driver talks to standard output")
@@ -120,7 +124,7 @@ def test_frames_arrive_in_order_and_the_device_is_given_back(device):
 
 def test_pictures_that_the_camera_has_no_room_for_are_not_counted_as_sent(device):
     box = Mailbox(_camera(device, "Full"), CANVAS)
-    box.wait_opened(15)
+    box.wait_opened(60)
     for value in range(1, 6):
         box.put(_frame(value))
         time.sleep(0.04)
@@ -136,11 +140,17 @@ def test_pictures_that_the_camera_has_no_room_for_are_not_counted_as_sent(device
 
 
 def test_pictures_that_find_no_process_are_counted(device, monkeypatch):
-    monkeypatch.setattr(virtual_camera, "_RESTART_AFTER_S", (1.0,))
+    monkeypatch.setattr(virtual_camera, "_RESTART_AFTER_S", (60.0,))
     camera = _camera(device, "Dying")
     camera.open(CANVAS)
-    _feed(camera, [1, 99, 3, 4, 5, 6, 7, 8], gap_s=0.1)
-    assert 3 <= camera.lost <= 7 and camera.restarts == 1
+    _feed(camera, [1])
+    child = camera._child
+    camera._memory.write(_frame(99).image, extra=99)
+    child.notify(99)
+    child._process.wait(10)
+    _feed(camera, [3, 4, 5, 6, 7, 8])
+    # The first of them finds out. Of 99 nobody tells, since its process died before it could.
+    assert (camera.lost, camera.restarts) == (5, 1)
     camera.close()
 
 
@@ -158,6 +168,20 @@ def test_refusal_is_the_backends_own_sentence(device):
     with pytest.raises(CameraError) as caught:
         camera.open(CANVAS)
     assert (caught.value.code, caught.value.message) == ("camera.busy", "The camera is taken.")
+    camera.close()
+
+
+def test_a_driver_that_hangs_as_it_opens_is_named_and_a_slow_start_is_not_its_fault(device, monkeypatch):
+    camera = _camera(device, "Stuck")
+    monkeypatch.setattr(virtual_camera, "_OPEN_TIMEOUT_S", 0.2)
+    with pytest.raises(CameraError, match=r"did not open within 0\.2 seconds"):
+        camera.open(CANVAS)
+    camera.close()
+    camera = _camera(device, "Good")
+    monkeypatch.setattr(virtual_camera, "_START_TIMEOUT_S", 0.001)
+    with pytest.raises(CameraError, match="process did not start") as caught:
+        camera.open(CANVAS)
+    assert "busy" in caught.value.hint
     camera.close()
 
 
@@ -190,8 +214,9 @@ def test_a_hanging_or_dying_process_is_replaced_while_frames_keep_coming(device,
     camera = _camera(device, kind)
     camera.open(CANVAS)
     _feed(camera, [1, 2, 99])
+    _wait(lambda: "frame 99" in _lines(device))
     slowest_s = 0.0
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while sum(line.startswith("open") for line in _lines(device)) < 2 or _lines(device)[-1] != "frame 5":
         started = time.monotonic()
         camera.send(_frame(5))
@@ -221,9 +246,9 @@ def test_the_camera_is_released_when_the_engine_is_killed(device, tmp_path):
         os.kill(os.getpid(), signal.SIGKILL)
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], timeout=30, stderr=subprocess.DEVNULL)
-    _wait(lambda: _lines(device)[-1] == "close", timeout_s=2.0)
+    _wait(lambda: _lines(device)[-1] == "close")
     pid = int(_lines(device)[0].split()[3])
-    _wait(lambda: not psutil.pid_exists(pid), timeout_s=2.0)
+    _wait(lambda: not psutil.pid_exists(pid))
     assert _lines(device).count("close") == 1
 
 
