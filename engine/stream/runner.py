@@ -118,8 +118,8 @@ class GeneratorRunner:
         keeps_replaced: bool = False,
         timeout_s: float | None = None,
     ) -> Scene | None:
-        """Let prepared scenes take over at the next chunk (see `Swap`); those that they replace are closed, or returned
-        with `keeps_replaced`. Waits until it is done. One caller at a time.
+        """Let prepared scenes take over at the next chunk (see `Swap`). Waits until they have; those that they replace
+        are closed just after that, or returned with `keeps_replaced`. One caller at a time.
 
         Raises `GeneratorError` if the running chunk does not end in time (by default, what its pace demands and five
         seconds), `Outdated`, or `Cancelled` after `end`. Nothing has changed then, and the caller closes what it
@@ -248,7 +248,7 @@ class GeneratorRunner:
             else:
                 self._apply(swap)
                 swap.answer()
-        self._retired.close()
+        self._retired.close_beside()
 
     def _apply(self, swap: Swap) -> None:
         coming = swap.scene

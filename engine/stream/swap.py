@@ -13,6 +13,9 @@ from engine.generators.base import Generator
 
 logger = logging.getLogger(__name__)
 
+_SOON_S = 0.02
+"""Most generators are closed in less."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
@@ -129,17 +132,33 @@ class Retired:
 
     def __init__(self) -> None:
         self._generators: list[Generator] = []
+        self._closers: list[threading.Thread] = []
 
     def add(self, scene: Scene) -> None:
         """Its generator will be closed, once."""
         if all(scene.generator is not retired for retired in self._generators):
             self._generators.append(scene.generator)
 
-    def close(self) -> None:
-        """Close them now."""
+    def close_beside(self) -> None:
+        """Close them now, without waiting for what takes long: the processes of one that has died may need seconds to
+        give a GPU back, and somebody waits for the next picture."""
+        self._closers = [closer for closer in self._closers if closer.is_alive()]
         retired, self._generators = self._generators, []
         for generator in retired:
-            try:
-                generator.close()
-            except Exception:  # one that failed may not even end properly; the session goes on
-                logger.exception("the generator %s could not be closed", generator.spec.name)
+            closer = threading.Thread(target=_close, args=(generator,), name="generator-close", daemon=True)
+            closer.start()
+            closer.join(_SOON_S)
+            self._closers.append(closer)
+
+    def close(self) -> None:
+        """Close them, and wait for all that is still being closed."""
+        self.close_beside()
+        for closer in self._closers:
+            closer.join()
+
+
+def _close(generator: Generator) -> None:
+    try:
+        generator.close()
+    except Exception:  # one that failed may not even end properly; the session goes on
+        logger.exception("the generator %s could not be closed", generator.spec.name)

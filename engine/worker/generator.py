@@ -22,6 +22,7 @@ class _Pool:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._groups: dict[GroupSettings, tuple[RankProcesses, set[int]]] = {}
+        self._leaving: list[threading.Event] = []
 
     def find(self, wanted: GroupSettings) -> RankProcesses | None:
         """The group that can be used, if there is one."""
@@ -29,14 +30,16 @@ class _Pool:
         return group if group is not None and group.is_usable else None
 
     def take(self, wanted: GroupSettings, stream: int, decide: Callable[[], GroupSettings]) -> RankProcesses:
-        """A group that can be used, made now if there is none, with the settings of `decide`. The one before it has
-        ended by then: its memory on the GPUs is free. Others are not held up by either."""
+        """A group that can be used, made now if there is none, with the settings of `decide`. Those before it have
+        ended by then: their memory on the GPUs is free. Others are not held up by either."""
         group = self._joined(wanted, stream)
         if group is not None:
             return group
         before, _ = self._groups.get(wanted, (None, set()))
         if before is not None:
             before.wait_ended()
+        for has_left in tuple(self._leaving):
+            has_left.wait()
         settings = decide()
         with self._lock:
             group, streams = self._groups.get(wanted, (None, set()))
@@ -56,6 +59,7 @@ class _Pool:
 
     def give_back(self, wanted: GroupSettings, group: RankProcesses, stream: int) -> None:
         """The stream ends, and with the last one the group."""
+        has_left = threading.Event()
         with self._lock:
             known, streams = self._groups.get(wanted, (None, set()))
             if known is group:
@@ -64,7 +68,12 @@ class _Pool:
                     group.discard(stream)
                     return
                 del self._groups[wanted]
-        group.close()
+            self._leaving.append(has_left)
+        try:
+            group.close()
+        finally:
+            has_left.set()
+            self._leaving.remove(has_left)
 
 
 _POOL = _Pool()

@@ -31,8 +31,9 @@ _SILENT_S = 40.0
 rank after 30."""
 _LEAVE_S = 3.0
 _LEAST_PATIENCE_S = 4.0
-_PATIENCE = 4.0
-"""A frame that takes this many times the longest that one has taken will not come."""
+_PATIENCE, _LEAST_OF_LONGEST = 4.0, 2.0
+"""A frame that takes this many times the longest that one has taken will not come. `timeout_s` may make that fewer
+times, but never so few that a GPU which is only slow is given up."""
 
 
 class RankProcesses:
@@ -52,7 +53,7 @@ class RankProcesses:
         self._preparing = 0
         self._prepared: set[int] = set()
         self._warm: set[tuple[int, int]] = set()
-        self._longest_s = 0.0
+        self._longest_s = self._first_chunk_s = 0.0
         self._ending: threading.Thread | None = None
 
     @property
@@ -116,12 +117,15 @@ class RankProcesses:
             )
             kind = (stream, chunk.economy)
             is_first = kind not in self._warm  # it may compile, and tells nothing about the next ones
+            began_s = time.monotonic()
             notices = dialogue.ask(
                 command,
                 lambda: _SILENT_S if is_first else self._patience_s(),
                 lambda message: self._take(message, frames),
                 heard_after=None if is_first else self._measure,
             )
+            if is_first:
+                self._first_chunk_s = max(self._first_chunk_s, time.monotonic() - began_s)
             self._warm.add(kind)
             return notices
 
@@ -209,8 +213,14 @@ class RankProcesses:
             self._longest_s = max(self._longest_s, seconds)
 
     def _patience_s(self) -> float:
-        usual_s = min(max(_LEAST_PATIENCE_S, _PATIENCE * self._longest_s), self.settings.timeout_s)
-        return max(usual_s, self.settings.timeout_s) if self._preparing else usual_s
+        """How long a chunk, or the next frame of one, may take. Until one has been measured that compiles nothing any
+        more, the first one is what is known of this computer's pace."""
+        limit_s = self.settings.timeout_s
+        if not self._longest_s:
+            return max(limit_s, _LEAST_OF_LONGEST * self._first_chunk_s)
+        limit_s = max(limit_s, _LEAST_OF_LONGEST * self._longest_s)
+        usual_s = min(max(_LEAST_PATIENCE_S, _PATIENCE * self._longest_s), limit_s)
+        return limit_s if self._preparing else usual_s
 
     # ---------------------------------------------------------------------------------------------------------- ending
 

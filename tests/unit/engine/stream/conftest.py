@@ -12,7 +12,7 @@ from PIL import Image
 from engine.generators import factory
 from engine.settings import GeneratorSettings, SessionSettings
 from engine.stream import director as director_module
-from engine.stream import pace_memory
+from engine.stream import pace_memory, swap
 from engine.stream import scene as scene_module
 from engine.stream.patience import Patience
 from engine.stream.swap import Scene
@@ -44,6 +44,13 @@ def scene_of(plain_parts):
         return Scene(generator=generator, canvas=canvas, generate_s=generate_s, first_frame_s=generate_s)
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def closed_at_once(monkeypatch, request):
+    """Generators of these tests close in no time: also on a busy computer they have before the next chunk."""
+    if request.path.name != "test_retired.py":
+        monkeypatch.setattr(swap, "_SOON_S", 20.0)
 
 
 @pytest.fixture(scope="session")
