@@ -17,6 +17,7 @@ from judge import (
     judge_sound,
     read_clicks,
     read_pictures,
+    read_witness,
 )
 from session import KeptRun, Session, Soak
 
@@ -26,11 +27,12 @@ _MOST_MOMENTS = 60
 def tell(run: Soak | KeptRun, figures: Path | None) -> int:
     """Print the table and keep the figures; 1 if something did not hold, or a session was broken off."""
     pictures, clicks_s = read_pictures(run.camera_log), read_clicks(run.sound_log)
+    witness = read_witness(run.witness_log)
     tables = []
     for session in run.sessions:
         if not session.end_s:
             continue
-        rows = judge_pictures(session, pictures) + judge_sound(session, pictures, clicks_s)
+        rows = judge_pictures(session, pictures, witness) + judge_sound(session, pictures, clicks_s)
         if session.name == "standin live":
             rows += judge_account(session, pictures)
         rows.append(judge_end(session))

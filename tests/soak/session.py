@@ -37,11 +37,12 @@ class ProductFailed(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Happened:
-    """A fault and when it was there, in monotonic seconds."""
+    """A fault and when it was there, in monotonic seconds. `made_s` is when it had come about as a whole."""
 
     fault: Fault
     start_s: float
     end_s: float
+    made_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,7 @@ class KeptRun:
     sessions: list[Session]
     camera_log: Path
     sound_log: Path
+    witness_log: Path
     notes: list[str]
 
 
@@ -85,7 +87,8 @@ def kept_run(folder: Path) -> KeptRun:
     _minutes, sessions, notes = pickle.loads((folder / _KEPT).read_bytes())
     for session in sessions:
         session.recordings = [replace(one, path=next(folder.rglob(one.path.name))) for one in session.recordings]
-    return KeptRun(sessions=sessions, camera_log=folder / "camera.log", sound_log=folder / "sound.log", notes=notes)
+    logs = {f"{name}_log": folder / f"{name}.log" for name in ("camera", "sound", "witness")}
+    return KeptRun(sessions=sessions, **logs, notes=notes)
 
 
 class Soak:
@@ -95,6 +98,7 @@ class Soak:
         self.folder, self.minutes = folder, minutes
         self.sessions: list[Session] = []
         self.camera_log, self.sound_log = folder / "camera.log", folder / "sound.log"
+        self.witness_log = folder / "witness.log"
         self.notes: list[str] = []
         self._stage = Stage(folder)
         self._sample_every_s = min(10.0, max(1.0, minutes / 6))
@@ -107,6 +111,7 @@ class Soak:
         try:
             self._stage.start_sound()
             self._stage.start_cameras()
+            self._stage.start_python("witness.py", str(self.witness_log))
             self._stage.start_python("watch.py", "play", "mic_feed")
             self._stage.start_python("watch.py", "camera", str(self.camera_log), str(WIDTH), str(HEIGHT))
             self._stage.start_python("watch.py", "sound", str(self.sound_log), "standin_microphone")
@@ -168,11 +173,12 @@ class Soak:
         session.end_s = time.monotonic()
         meter.stop()
         session.samples = meter.samples
+        asked_s = time.monotonic()
         _ask_to_end(product, lambda: product.send_signal(signal.SIGINT))
         session.status = product.returncode
         reader.join(5)
-        full_s = [h.start_s for h in session.happened if h.fault.name == "disk full"]
-        end_s = full_s[0] if full_s else session.end_s
+        full_s = [h.made_s for h in session.happened if h.fault.name == "disk full"]
+        end_s = full_s[0] if full_s else asked_s
         first_s = next((at_s for at_s, event in session.events if event.get("type") == "recording_changed"), 0.0)
         session.recordings.append(
             Recording(name="until the disk was full" if full_s else "whole session", path=path, start_s=first_s,
@@ -224,9 +230,7 @@ class Soak:
         session.samples = meter.samples
         _ask_to_end(window, lambda: _say(window, "quit"))
         session.status = window.returncode
-        with suppress(OSError, ValueError):
-            lines = (self.folder / "window.jsonl").read_text().splitlines()
-            session.events = [(float(line.split(" ", 1)[0]), json.loads(line.split(" ", 1)[1])) for line in lines]
+        session.events = _events_of(self.folder / "window.jsonl")
 
     # ------------------------------------------------------------------------------------------------ in common
 
@@ -251,9 +255,10 @@ class Soak:
         start_s = time.monotonic()
         print(f"{start_s - self.sessions[0].start_s:7.1f} s  {fault.name}", flush=True)
         end = fault.act()
+        made_s = time.monotonic()
         time.sleep(max(0.0, start_s + fault.seconds - time.monotonic()))
         end()
-        done = Happened(fault=fault, start_s=start_s, end_s=time.monotonic())
+        done = Happened(fault=fault, start_s=start_s, end_s=time.monotonic(), made_s=made_s)
         session.happened.append(done)
         return done
 
@@ -273,6 +278,16 @@ class Soak:
 
 def _no_files(folder: str, names: list[str]) -> list[str]:
     return [name for name in names if not (Path(folder, name).is_file() or Path(folder, name).is_dir())]
+
+
+def _events_of(path: Path) -> list[tuple[float, dict[str, Any]]]:
+    """What the window noted; a last line that is cut off, where it had to be killed, costs that one only."""
+    events = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        at_s, _, event = line.partition(" ")
+        with suppress(ValueError):
+            events.append((float(at_s), json.loads(event)))
+    return events
 
 
 def _say(window: subprocess.Popen, line: str) -> None:

@@ -202,6 +202,9 @@ def _end(child: subprocess.Popen) -> None:
         child.wait()
 
 
+_OWN_COMMAND_S = 1.0
+"""A process that has only been forked shows its parent's command line until it begins its own program."""
+
 _roles: dict[int, str] = {}
 
 
@@ -212,8 +215,9 @@ def family_of(pid: int) -> dict[str, int]:
         for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 # Asked for once: reading it makes the process wait for whoever reads, who may be kept waiting himself.
-                role = _roles.get(process.pid) or _role_of(process.cmdline())
-                _roles[process.pid] = role
+                role = _roles[process.pid] if process.pid in _roles else _role_of(process.cmdline())
+                if time.time() - process.create_time() > _OWN_COMMAND_S:
+                    _roles[process.pid] = role
                 if role and process.status() != psutil.STATUS_ZOMBIE:
                     found[role] = process.pid
     return found
