@@ -69,7 +69,10 @@ def _have_real_time() -> bool:
             return ctypes.CDLL(None).pthread_set_qos_class_self_np(_MACOS_USER_INTERACTIVE, 0) == 0
         return False
     try:
-        # 0 is the calling thread. Round robin: several of ours at once share a processor.
+        # 0 is the calling thread.
+        if os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK in (os.SCHED_FIFO, os.SCHED_RR):
+            return True
+        # Round robin: several of ours at once share a processor.
         os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(_LINUX_PRIORITY))
     except OSError:
         return False

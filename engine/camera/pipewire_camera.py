@@ -21,6 +21,7 @@ from engine.camera import pipewire_library as pw
 from engine.camera import pipewire_pods as pods
 from engine.camera.pipewire_system import LABEL, NODE_NAME
 from engine.errors import CameraError
+from engine.real_time import ask_for_real_time
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class PipewireCamera:
         self._state, self._state_error = pw.STATE_UNCONNECTED, ""
         self._has_answer = threading.Event()
         self._waiting: deque[np.ndarray] = deque(maxlen=1)
-        self._sequence = 0
+        self._sequence = self._favoured_thread = 0
         self._library = pw.load()
         self._stream = None
         self._loop = self._library.pw_thread_loop_new(b"standin-camera", None)
@@ -175,6 +176,7 @@ class PipewireCamera:
         return (2 * width * height, 2 * width) if pixel_format == pods.YUY2 else (width * height * 3 // 2, width)
 
     def _on_process(self, _data) -> None:
+        self._favour_this_thread()
         pixel_format = self._format
         if not self._waiting or pixel_format is None:
             return  # a watcher asked for one between two pictures
@@ -194,6 +196,14 @@ class PipewireCamera:
             ctypes.memmove(data.data, picture.ctypes.data, size)
         self._stamp(buffer)
         self._library.pw_stream_queue_buffer(self._stream, taken)
+
+    def _favour_this_thread(self) -> None:
+        """PipeWire gives its thread for data no priority of its own unless its configuration says so, and every picture
+        passes there."""
+        thread = threading.get_native_id()
+        if thread != self._favoured_thread:
+            self._favoured_thread = thread
+            ask_for_real_time(is_replaceable=True)
 
     def _free_buffer(self):
         """The next buffer that nobody uses. One that a watcher keeps (it went away, or was stopped, while it had it) is

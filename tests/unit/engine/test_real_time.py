@@ -42,6 +42,20 @@ def test_the_thread_has_it_and_nothing_else_where_the_system_allows_it():
     assert os.sched_getscheduler(0) == NORMAL
 
 
+def test_who_has_more_keeps_it():
+    def ask():
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(20))
+        except OSError:
+            return None
+        return ask_for_real_time(), os.sched_getscheduler(0), os.sched_getparam(0).sched_priority
+
+    found = in_thread(ask)
+    if found is None:
+        pytest.skip("no real-time priority for this user")
+    assert found == (True, os.SCHED_FIFO, 20)
+
+
 @pytest.mark.skipif(sys.platform != "linux" or os.getuid() != 0, reason="only root becomes somebody else")
 def test_it_is_a_plain_no_where_the_system_does_not():
     program = (
