@@ -43,6 +43,10 @@ _HYBRID = "hybrid_fragmented"
 _MOST_SOUND_S = 20.0
 """Sound comes the session's delay before its picture, some seconds at most."""
 
+_SLEPT_S = 300.0
+"""So long without a picture is a computer that slept (on Windows the clock goes on meanwhile): a night of nothing is no
+part of a recording. What is shorter stays as it was."""
+
 
 class Recorder:
     """A `VideoSink` and `AudioSink` that writes one file. Times are the session's: the first picture is 0 s.
@@ -103,18 +107,32 @@ class Recorder:
         tick = frame.tick - self._first_tick
         if tick <= self._last_tick:
             return
-        self._last_tick = tick
         picture = av.VideoFrame.from_ndarray(frame.image, format="rgb24").reformat(
             format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
         )
-        picture.pts = tick
         picture.time_base = Fraction(1, self._canvas.fps)
         try:
+            if tick - self._last_tick > _SLEPT_S * self._canvas.fps:
+                self._leave_out(tick - self._last_tick - 1, container)
+                tick = self._last_tick + 1
+            self._last_tick = picture.pts = tick
             container.mux(self._video.encode(picture))
             self._drain_audio((tick + 1) / self._canvas.fps, container)
         except OSError as error:  # PyAV's file errors are OSErrors too
             self._is_broken = True
             raise output_error(self.path, error) from error
+
+    def _leave_out(self, ticks: int, container: av.container.OutputContainer) -> None:
+        """So many ticks after the last picture: what comes is joined to what there is, sound with its picture."""
+        between_s = (self._first_tick + self._last_tick + ticks / 2) / self._canvas.fps
+        with self._lock:
+            blocks, self._blocks = self._blocks, deque()
+            later = [block for block in blocks if block[1] / block[2] >= between_s]
+            self._blocks.extend(block for block in blocks if block[1] / block[2] < between_s)
+        self._drain_audio((self._last_tick + 1) / self._canvas.fps, container)
+        with self._lock:
+            self._blocks.extendleft(reversed(later))
+        self._first_tick += ticks
 
     def write_audio(self, samples: np.ndarray, first_sample: int, rate_hz: int) -> None:
         """Queue a copy of float32 (n, channels), starting `first_sample / rate_hz` seconds into the session. Where a

@@ -99,6 +99,24 @@ def test_gap_overlap_and_change_of_rate_keep_time(tmp_path):
     assert abs(_offset_s(tmp_path / "a.mp4")) < 0.002
 
 
+def test_a_night_that_the_computer_slept_is_left_out(tmp_path):
+    recorder = Recorder(tmp_path / "a.mp4")
+    recorder.open(CANVAS)
+    slept = 8 * 3600 * 25
+    for tick in range(75):
+        at = tick if tick < 30 else tick + slept
+        sound = np.zeros((RATE_HZ // 25, 1), np.float32)
+        if tick == 50:
+            sound[:100] = 0.9
+        recorder.write_audio(sound, at * RATE_HZ // 25, RATE_HZ)
+        recorder.send(_frame(at, 255 if tick == 50 else 0))
+    recorder.close()
+    assert abs(_offset_s(tmp_path / "a.mp4")) < 0.006
+    with av.open(str(tmp_path / "a.mp4")) as file:
+        assert [round(float(f.time) * 25) for f in file.decode(video=0)] == list(range(75))
+        assert file.duration / av.time_base == pytest.approx(3.0, abs=0.03)
+
+
 def test_missing_pictures_leave_a_gap_in_time_not_a_shift(tmp_path):
     recorder = Recorder(tmp_path / "a.mp4")
     recorder.open(CANVAS)
