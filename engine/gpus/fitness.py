@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.errors import DeviceError
 from engine.gpus.types import Gpu
 from engine.parallel.topology import RankPlan, plan_ranks, preferred_worlds
+
+_NEVER_FREE_BYTES = 3 * 10**9
+"""Of a GPU on which nobody computes: the driver's part, a desktop's and a browser's. A guess on the large side."""
+_MEMORY = "gpus.memory"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +61,15 @@ def unfit(gpu: Gpu, world: int, job: Job, others: Sequence[Gpu] = ()) -> Unfit |
     if free is None or needed <= free:
         return None
     return Unfit(
-        code="gpus.memory",
+        code=_MEMORY,
         what=f"has {free / 1e9:.1f} GB of memory free, and {needed / 1e9:.1f} GB are needed",
         hint=_memory_hint(gpu, free, world, job, others),
     )
 
 
 def why_none_fits(gpus: Sequence[Gpu], job: Job, wanted: int = 1) -> DeviceError:
-    """One error for all: what is the matter with each, those with the same trouble together."""
+    """One error for all: what is the matter with each, those with the same trouble together. Code and hint are of want
+    of memory, if that is the matter with any: of all troubles this one can be mended."""
     reasons: dict[str, tuple[Unfit, list[Gpu]]] = {}
     fitting = 0
     for gpu in gpus:
@@ -73,15 +78,15 @@ def why_none_fits(gpus: Sequence[Gpu], job: Job, wanted: int = 1) -> DeviceError
             fitting += 1
         else:
             reasons.setdefault(reason.what, (reason, []))[1].append(gpu)
-    first = next(iter(reasons.values()))
+    main = min((reason for reason, _ in reasons.values()), key=lambda reason: reason.code != _MEMORY)
     if len(gpus) == 1:
-        return first[0].as_error(gpus[0])
+        return main.as_error(gpus[0])
     told = "; ".join(
         f"{name_of(which[0])} {reason.what}" if len(which) == 1 else f"GPUs {numbers_of(which)}: each {reason.what}"
         for reason, which in reasons.values()
     )
     can = "None" if not fitting else f"Only {fitting}"
-    return DeviceError(f"{can} of {len(gpus)} GPUs can be used: {told}.", code=first[0].code, hint=first[0].hint)
+    return DeviceError(f"{can} of {len(gpus)} GPUs can be used: {told}.", code=main.code, hint=main.hint)
 
 
 def name_of(gpu: Gpu) -> str:
@@ -98,6 +103,13 @@ def numbers_of(gpus: Sequence[Gpu]) -> str:
 def free_bytes_of(gpu: Gpu) -> int | None:
     """What a rank on it can have; of a split GPU, its first part. None where the driver does not tell."""
     return gpu.parts[0].total_bytes or None if gpu.is_split and gpu.parts else gpu.free_bytes
+
+
+def if_alone(gpu: Gpu) -> Gpu:
+    """With what would be free if no program computed on it; as it is where the driver does not tell."""
+    if gpu.free_bytes is None or gpu.total_bytes is None:
+        return gpu
+    return replace(gpu, free_bytes=max(gpu.free_bytes, gpu.total_bytes - _NEVER_FREE_BYTES))
 
 
 def _memory_hint(gpu: Gpu, free: int, world: int, job: Job, others: Sequence[Gpu]) -> str:

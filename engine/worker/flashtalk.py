@@ -11,6 +11,7 @@ from typing import Any
 from engine.errors import DeviceError, UsageError
 from engine.generators.base import Progress
 from engine.generators.flashtalk.options import FlashTalkOptions, find_checkpoint, takes_flashtalk_options
+from engine.gpus.fitness import free_bytes_of, if_alone
 from engine.gpus.types import Gpu
 from engine.media import Notice, Portrait
 from engine.model_store.checkpoint import CheckpointReport
@@ -68,6 +69,18 @@ class RankedFlashTalk(RankedGenerator):
         if not self._is_running():
             self._chosen(report)
 
+    def check_room(self) -> None:
+        """`check`, and whether ranks that start now, beside all that runs, would have as many GPUs and as many of the
+        weights on them as if they had the GPUs to themselves: where they come to lie, they stay. Raises what `check`
+        raises."""
+        super().check()
+        report = find_checkpoint(*self._options.folders)
+        if self._settings.ranks_at or self._is_running() or self._options.device == "cpu":
+            return
+        wanted, gpus = self._candidates()
+        if gpus or self._settings.gpus:
+            self._check_room_on(wanted, gpus, rank_memory(report).at(self._options.precision))
+
     def prepare(self, portrait: Portrait, size: tuple[int, int], progress: Progress) -> list[Notice]:
         """See `RankedGenerator.prepare`; also says what should be known about the GPUs."""
         notices = super().prepare(portrait, size, progress)
@@ -92,28 +105,55 @@ class RankedFlashTalk(RankedGenerator):
         gpus = list_gpus()
         if not gpus and not self._settings.gpus:
             return None
-        choice = self._choice_of(gpus, rank_memory(report).at(self._options.precision))
+        choice, _ = self._choice_of(self._gpus_wanted, gpus, rank_memory(report).at(self._options.precision))
+        return choice
+
+    def _choice_of(self, wanted: str, gpus: Sequence[Gpu], memory: RankMemory) -> tuple[GpuChoice, RankMemory]:
+        """Those with room for all weights; with offload=auto, where there are none, those with room for two blocks.
+        With the memory that was asked for."""
+        offload = self._options.offload
+        if offload.isdigit():
+            memory = memory.streaming(max(0, memory.layers - int(offload)))
+        try:
+            return self._with(wanted, gpus, memory), memory
+        except DeviceError as error:
+            if offload != "auto" or error.code != "gpus.memory":
+                raise
+        return self._with(wanted, gpus, memory.streaming()), memory.streaming()
+
+    def _with(self, wanted: str, gpus: Sequence[Gpu], memory: RankMemory) -> GpuChoice:
+        choice = choose_gpus_for(wanted, gpus, memory, height=self._shape.height, width=self._shape.width)
         if self._ranks not in (None, choice.plan.world):
             raise UsageError(
                 f"{self._ranks} ranks cannot use {choice.plan.world} GPUs.", hint="Name as many GPUs as ranks."
             )
         return choice
 
-    def _choice_of(self, gpus: Sequence[Gpu], memory: RankMemory) -> GpuChoice:
-        """Those with room for all weights; with offload=auto, where there are none, those with room for two blocks."""
+    def _candidates(self) -> tuple[str, list[Gpu]]:
+        """What is wanted, and of what; where nothing is, the GPU that the only rank will take, if it is there."""
+        gpus = list_gpus()
+        if self._gpus_wanted:
+            return self._gpus_wanted, gpus
+        _, _, number = self._options.device.partition(":")
+        index = int(number or 0)
+        # Whether it is too old is for the rank to say.
+        own = [dataclasses.replace(gpu, compute_capability=None) for gpu in gpus if gpu.index == index]
+        return f"{index},", own
 
-        def choice_with(taken: RankMemory) -> GpuChoice:
-            return choose_gpus_for(self._gpus_wanted, gpus, taken, height=self._shape.height, width=self._shape.width)
-
-        offload = self._options.offload
-        if offload.isdigit():
-            return choice_with(memory.streaming(max(0, memory.layers - int(offload))))
-        try:
-            return choice_with(memory)
-        except DeviceError as error:
-            if offload != "auto" or error.code != "gpus.memory":
-                raise
-        return choice_with(memory.streaming())
+    def _check_room_on(self, wanted: str, gpus: Sequence[Gpu], memory: RankMemory) -> None:
+        alone, asked = self._choice_of(wanted, [if_alone(gpu) for gpu in gpus], memory)
+        world = alone.plan.world
+        free = [free for gpu in alone.gpus if (free := free_bytes_of(gpu)) is not None]
+        if self._options.offload == "auto" and free:
+            sides = {"height": self._shape.height, "width": self._shape.width}
+            asked = memory.fitting(min(free), world, **sides) or asked
+        beside = self._with(wanted, gpus, asked)
+        if beside.plan.world < world:
+            raise DeviceError(
+                f"There is room for {beside.plan.world} ranks, where {world} could share the work.",
+                code="gpus.memory",
+                hint="Close other programs that use the GPUs.",
+            )
 
 
 def _is_cpu(device: str) -> bool:

@@ -6,6 +6,7 @@ import functools
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -193,6 +194,7 @@ class FlashTalkGenerator:
             image = self._from_first(lambda: image_features(report, pixels, portrait.digest, device, progress), device)
             image = image.squeeze(0)
         options = self._options
+        self._agree_on_streaming(report, device)
         yield Piece(name="models", is_slow=True)
         models = load_models(
             report,
@@ -254,6 +256,16 @@ class FlashTalkGenerator:
         )
         streamed = streamed_blocks(demand, free_bytes(device), options.offload)
         return Storage(precision=options.precision, offload=options.offload, streamed=streamed, sharers=world)
+
+    def _agree_on_streaming(self, report: CheckpointReport, device: torch.device) -> None:
+        """As many streamed blocks on all ranks as on the one with the least room. They work at its pace anyway, and
+        only where none of them streams do they record graphs, together."""
+        if self._ranks is None:
+            return
+        group = self._sequence_group(DiTConfig.from_dict(report.config).num_heads)
+        own = torch.tensor([self._storage.streamed], device=device)
+        all_of = [group.share(rank, lambda: (own,), (torch.empty_like(own),))[0] for rank in range(group.size)]
+        self._storage = replace(self._storage, streamed=int(torch.cat(all_of).max()))
 
     def _kept(self, report: CheckpointReport, digest: str, device: torch.device) -> SetUpCache:
         size = (self._shape.height, self._shape.width)

@@ -60,11 +60,11 @@ class Demand:
         )
 
     def parts(self, memory: RankMemory | None = None) -> MemoryParts:
-        """Of `memory`, by default with all weights on the device; without what the process took before."""
-        parts = (memory or self.memory).parts(
-            self.world, height=self.shape.height, width=self.shape.width, frames=self.shape.latent[1]
-        )
-        return replace(parts, process=0)
+        """Of `memory`, by default with all weights on the device; without what the process took before. What ranks
+        exchange data with is not of that: NCCL takes its memory when it is first used."""
+        memory = memory or self.memory
+        parts = memory.parts(self.world, height=self.shape.height, width=self.shape.width, frames=self.shape.latent[1])
+        return replace(parts, process=parts.process - memory.parts().process)
 
 
 def free_bytes(device: torch.device) -> int | None:

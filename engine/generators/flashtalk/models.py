@@ -256,7 +256,7 @@ def text_features(report: CheckpointReport, prompt: str, device: torch.device, p
         model = build_text_encoder(_sizes(TextEncoderConfig.of, state, report.text_encoder))
         renamed = _renamed(rename_text_encoder, state, report.text_encoder)
         check_names(model.state_dict(), renamed, report.text_encoder)
-        assign(model, cast(renamed, _with_room(report.text_encoder, device), dtype))
+        assign(model, cast(renamed, _with_room(report.text_encoder, renamed, dtype, device), dtype))
         progress.update("text encoder", 1, 1)
         return encode_text(model, ids, mask)
 
@@ -282,17 +282,18 @@ def image_features(
         model = build_image_encoder(config)
         renamed = _renamed(lambda table: rename_image_encoder(table, config), state, report.image_encoder)
         check_names(model.state_dict(), renamed, report.image_encoder)
-        assign(model, cast(renamed, device, dtype))
+        assign(model, cast(renamed, _with_room(report.image_encoder, renamed, dtype, device), dtype))
         progress.update("image encoder", 1, 1)
-        return encode_image(model, portrait.to(device))
+        return encode_image(model, portrait)
 
     return remember(image_key(report, (height, width), digest, device), encode)
 
 
-def _with_room(path: Path, device: torch.device) -> torch.device:
-    """`device`, or the CPU where weights as large as that file, and a tenth more to work with, have no room there."""
+def _with_room(path: Path, state: dict[str, Tensor], dtype: torch.dtype, device: torch.device) -> torch.device:
+    """`device`, or the CPU where the weights `state` of that file in `dtype`, and a tenth more to work with, have no
+    room there."""
     free = free_bytes(device)
-    if free is None or 1.1 * path.stat().st_size <= free:
+    if free is None or 1.1 * dtype.itemsize * sum(tensor.numel() for tensor in state.values()) <= free:
         return device
     logger.warning("the encoder in %s has no room on %s and runs on the CPU, once", path.name, device)
     return torch.device("cpu")

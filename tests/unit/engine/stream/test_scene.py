@@ -183,6 +183,24 @@ def test_first_frame_is_when_all_can_be_shown_at_their_pace(made, settings, time
     assert scene.generate_s == pytest.approx(first_s + 28 * each_s)
 
 
+def test_a_moment_in_which_the_computer_does_something_else_is_not_the_generators(made, settings, time_s):
+    """Of a generator that makes one frame at a time."""
+
+    def change(generator):
+        def generate(chunk, frames):
+            generator.chunks.append(chunk)
+            time_s[0] += {1: 9.0, 7: 0.1}.get(len(generator.chunks), 0.005)
+            frames.next_image()
+            frames.commit(chunk.first_frame)
+
+        generator.spec = replace(generator.spec, chunk=replace(generator.spec.chunk, frames=1))
+        generator.generate = generate
+
+    made.change = change
+    scene, _ = prepare_scene(settings, Progress())
+    assert (scene.generate_s, scene.first_frame_s) == pytest.approx((0.005, 0.005))
+
+
 def test_generator_of_a_fixed_size_is_not_warmed_up_beside_one_that_runs(made, settings):
     made.change = lambda generator: setattr(generator, "spec", replace(generator.spec, follows_canvas=False))
     first, _ = prepare_scene(settings, Progress())

@@ -227,6 +227,18 @@ def test_too_old():
     assert caught.value.code == "gpus.too_old" and "7.5" in caught.value.message and "8.0" in caught.value.message
 
 
+@pytest.mark.parametrize("is_old_first", [True, False])
+def test_want_of_memory_is_what_is_said_of_several_troubles(is_old_first):
+    """It can be mended, and fewer weights on the GPU may be all that it takes."""
+    old = _gpus(1, name="NVIDIA GTX 1080", capability=(6, 1), free_gb=8)
+    small = _gpus(1, first=1, free_gb=24)
+    for wanted in ("auto", "1"):
+        with pytest.raises(DeviceError) as caught:
+            _choose(wanted, old + small if is_old_first else small + old)
+        assert caught.value.code == "gpus.memory" and "36.0 GB are needed" in caught.value.message
+        assert "bfloat16" in caught.value.message and "Ampere" not in caught.value.hint
+
+
 def test_different_kinds_are_allowed_and_the_slowest_is_named():
     gpus = _gpus(1) + _gpus(1, first=1, name="NVIDIA A100", capability=(8, 0))
     for wanted in ("0,1", "2", "all"):

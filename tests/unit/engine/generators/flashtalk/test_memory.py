@@ -221,6 +221,16 @@ def test_a_small_model_needs_little():
     assert needed_bytes(TINY, StreamShape(height=64, width=48), BF16) < 0.1 * GB
 
 
+def test_what_ranks_exchange_data_with_is_still_to_be_taken_when_memory_is_looked_at():
+    """NCCL's 0.6 GB: unlike CUDA's own, which the process has by then."""
+    alone, shared = _demand(), replace(_demand(), world=2)
+    assert alone.parts().process == 0
+    assert shared.parts().process == gpu_memory._COMMUNICATION_BYTES == 0.6 * GB
+    assert shared.parts().total == shared.memory.needed_bytes(2) - gpu_memory._PROCESS_BYTES
+    assert streamed_blocks(shared, shared.parts().total, "auto") == 0
+    assert streamed_blocks(shared, int(shared.parts().total - 0.3 * GB), "auto") > 0
+
+
 # -------------------------------------------------------------------------------------- what is done when it is short
 
 

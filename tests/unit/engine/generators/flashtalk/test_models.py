@@ -162,10 +162,10 @@ def test_a_name_that_is_no_device_is_refused(wanted):
 # ----------------------------------------------------------------------------------------------------------- features
 
 
-def _features(report, which: str):
+def _features(report, which: str, device=CPU):
     if which == "text":
-        return text_features(report, PROMPT, CPU, Progress())
-    return image_features(report, _portrait(), "digest", CPU, Progress())
+        return text_features(report, PROMPT, device, Progress())
+    return image_features(report, _portrait(), "digest", device, Progress())
 
 
 class _Encoders:
@@ -261,6 +261,23 @@ def test_encoders_are_freed_once_they_have_spoken(report, monkeypatch):
     image_features(report, _portrait(), "digest", CPU, Progress())
     gc.collect()
     assert [ref() for ref in built] == [None, None]
+
+
+@pytest.mark.parametrize("which", ["text", "image"])
+def test_an_encoder_without_room_beside_a_stream_runs_on_the_cpu(report, monkeypatch, caplog, cache, which):
+    on_cpu = _features(report, which)
+    shutil.rmtree(cache)
+    monkeypatch.setattr(module, "free_bytes", lambda _: 1000)
+    beside = _features(report, which, torch.device("meta"))  # where nothing can be computed
+    assert torch.equal(beside, on_cpu) and "has no room on meta and runs on the CPU" in caplog.text
+
+
+def test_room_is_asked_for_the_weights_in_use(monkeypatch):
+    """The image encoder's file is four times as large: it holds a text encoder, too, in float32."""
+    state, place = {"a": torch.zeros(600), "b": torch.zeros(20, 20)}, torch.device("meta")
+    for free, wanted in ((2200, place), (2199, CPU), (None, place)):
+        monkeypatch.setattr(module, "free_bytes", lambda _, free=free: free)
+        assert module._with_room(Path("encoder"), state, torch.float16, place) == wanted
 
 
 # ----------------------------------------------------------------------------------------------------- damaged weights
