@@ -5,16 +5,17 @@ It may be missing, fail in many words, or hang together with the driver; each of
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Sequence
 
 from engine.errors import DeviceError
 
 _TIMEOUT_S = 20.0
 """Without the persistence daemon the driver starts anew for each question, about a second for each GPU."""
+_DIES_WITHIN_S = 1.0
 _PLACES = (
     "/usr/lib/wsl/lib/nvidia-smi",
     r"C:\Windows\System32\nvidia-smi.exe",
@@ -111,8 +112,11 @@ def run_nvidia_smi(arguments: Sequence[str], timeout_s: float = _TIMEOUT_S) -> s
 def _abandon(process: subprocess.Popen[str]) -> None:
     """One that waits inside the driver does not even die when it is killed; it must not take this process with it."""
     process.kill()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=1.0)
+    try:
+        process.wait(timeout=_DIES_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        # Somebody has to reap it should it die after all, and until then nobody may complain that it has not.
+        threading.Thread(target=process.wait, name="nvidia-smi", daemon=True).start()
     for pipe in (process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()

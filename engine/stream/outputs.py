@@ -145,7 +145,7 @@ class Outputs:
             raise
         self._boxes = {**self._boxes, name: box}
 
-    def _close(self, name: str, complete_s: float = _COMPLETE_S) -> None:
+    def _close(self, name: str, complete_s: float | None = None) -> None:
         box = self._boxes.get(name)
         if box is None:
             return
@@ -154,7 +154,7 @@ class Outputs:
             self._let_record(None)
         if not isinstance(box.sink, Recorder):
             box.close()
-        elif not box.close(complete_s):
+        elif not box.close(_COMPLETE_S if complete_s is None else complete_s):
             self._completing = box
             self._reporter.note(
                 Reason(

@@ -49,18 +49,45 @@ class SoundServer:
             "ALSA_CONFIG_PATH": str(folder / "asound.conf"),
         }
         self._children: list[subprocess.Popen] = []
+        self._folder = folder
+        try:
+            self.begin()
+            self._keep_awake()
+        except BaseException:
+            self.stop()  # no fixture would
+            raise
+
+    def begin(self) -> None:
+        """Start the server, also after it has ended, and wait until it answers: its socket is there a little before."""
         self._start(
-            "pulseaudio", "-n", "-F", str(folder / "session.pa"), "--daemonize=no", "--exit-idle-time=-1",
+            "pulseaudio", "-n", "-F", str(self._folder / "session.pa"), "--daemonize=no", "--exit-idle-time=-1",
             "--use-pid-file=no", "--disable-shm=yes",
         )  # fmt: skip
-        deadline = time.monotonic() + 10
-        while not (run / "native").exists():
-            assert time.monotonic() < deadline, "the sound server did not start"
-            time.sleep(0.05)
-        # Null sinks that nobody listens to sleep, and lose the first second and a half of what comes next.
+        self._wait(lambda: self._told("info"), "the sound server did not start")
+
+    def _keep_awake(self) -> None:
+        """Null sinks that nobody listens to sleep, and lose the first second and a half of what comes next."""
         for source in ("fakemic", "fakeout.monitor"):
             self._start("parec", "--raw", "--latency-msec=10", "-d", source, stdout=subprocess.DEVNULL)
+        listening = ("list", "short", "source-outputs")
+        self._wait(lambda: self._told(*listening).count("protocol-native") == 2, "nobody listens to the null sinks")
         time.sleep(0.5)
+
+    def _told(self, *words: str) -> str:
+        """What `pactl` says, nothing where the server does not answer."""
+        environment = os.environ | self.environment
+        try:
+            done = subprocess.run(["pactl", *words], env=environment, capture_output=True, text=True, timeout=10)
+        except subprocess.TimeoutExpired:
+            return ""
+        return done.stdout if done.returncode == 0 else ""
+
+    @staticmethod
+    def _wait(condition, trouble: str) -> None:
+        deadline_s = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline_s, trouble
+            time.sleep(0.05)
 
     def _start(self, *command: str, **options) -> subprocess.Popen:
         child = subprocess.Popen(command, env=os.environ | self.environment, stderr=subprocess.DEVNULL, **options)
@@ -92,7 +119,7 @@ class SoundServer:
 @pytest.fixture
 def sound_server(tmp_path, monkeypatch):
     """Started for one test; its environment is set for the test's own process and children."""
-    missing = [tool for tool in ("pulseaudio", "parec", "paplay") if shutil.which(tool) is None]
+    missing = [tool for tool in ("pulseaudio", "parec", "paplay", "pactl") if shutil.which(tool) is None]
     if missing:
         pytest.skip(f"{', '.join(missing)} is not installed")
     folder = tmp_path / "sound"

@@ -148,9 +148,15 @@ def test_live_from_a_file_ends_by_itself(speech, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     stats = json.loads((tmp_path / "s.json").read_text())
-    assert stats["presented"] >= 20 and stats["latency_ms"] < 200
+    lost = stats["sinks"]["recorder"]["dropped"]
+    made = stats["presented"] + stats["dropped"] + stats["skipped_samples"] // 640
+    assert stats["presented"] > 0 and made >= 25, "a second of speech, in time or not"
+    assert abs(stats["latency_ms"] - stats["delay_ms"]) < 40, "within a frame of what was promised"
     with av.open(str(tmp_path / "o.mp4")) as file:
-        assert 24 <= sum(1 for _ in file.decode(video=0)) <= 45
+        times_s = [frame.time for frame in file.decode(video=0)]
+    # The figures are taken just before the end.
+    assert 0 <= len(times_s) - (stats["presented"] + stats["held"] - lost) <= 25
+    assert times_s[0] == 0 and times_s == sorted(set(times_s))
 
 
 def test_live_says_why_it_cannot(speech, tmp_path):

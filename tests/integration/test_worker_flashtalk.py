@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from engine.worker.flashtalk import RankedFlashTalk
 from engine.worker.generator import RankedGenerator
 
 pytest.importorskip("torch")
+pytestmark = pytest.mark.timeout(600)  # on a machine that is busy with other things, ranks take a minute to start
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"
@@ -183,14 +183,15 @@ def test_another_checkpoint_on_one_rank_is_noticed(options, tmp_path, monkeypatc
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the agents are told to use the interface lo")
-def test_torchrun_on_two_machines(options, reference):
+def test_torchrun_on_two_machines(options, reference, fixture_module):
     """Two agents of one rank each, over the loopback in the place of a network."""
     with tempfile.TemporaryDirectory(prefix="door-") as folder:
         door = f"{folder}/engine"
-        agents = [_agent(node, door, port) for port in [_free_port()] for node in range(2)]
+        port = fixture_module("free_port").free_port()
+        agents = [_agent(node, door, port) for node in range(2)]
         try:
             frames = _stream(RankedFlashTalk(seed=5, ranks_at=door, **options))
-            assert [agent.wait(30) for agent in agents] == [0, 0], "the ranks were asked to leave and did"
+            assert [agent.wait(60) for agent in agents] == [0, 0], "the ranks were asked to leave and did"
         finally:
             for agent in agents:
                 _kill_all(agent)
@@ -216,11 +217,6 @@ def _kill_all(agent: subprocess.Popen) -> None:
         for process in [*psutil.Process(agent.pid).children(recursive=True), psutil.Process(agent.pid)]:
             process.kill()
     agent.wait()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def test_a_door_that_others_could_use_is_not_opened(options, tmp_path):

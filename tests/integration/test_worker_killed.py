@@ -3,6 +3,7 @@ back and leaves, and no process, no shared memory, no folder and no open port st
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -48,10 +49,13 @@ MODULE = """
 import dataclasses
 import json
 import os
+from engine.worker import group
 from engine.worker.flashtalk import RankedFlashTalk
 
+group._LEAST_PATIENCE_S = 100.0  # for as long as the test needs, the ranks are not given up
+
 def ranked(*, seed, fps):
-    made = RankedFlashTalk(seed=seed, fps=fps, ranks=2, **json.loads(os.environ["MODEL"]))
+    made = RankedFlashTalk(seed=seed, fps=fps, ranks=2, timeout_s=100.0, **json.loads(os.environ["MODEL"]))
     options = {**dict(made._settings.options), "folder": os.environ["TROUBLE"], "others": ""}
     made._settings = dataclasses.replace(
         made._settings, generator="rank_flashtalk:Troubled", options=tuple(options.items())
@@ -98,14 +102,27 @@ def _segments(family) -> set[str]:
     """Names of the shared memory that any of them uses."""
     names = set()
     for process in family:
-        maps = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
-        names |= {line.split("/dev/shm/")[1] for line in maps if "/dev/shm/" in line and "(deleted)" not in line}
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            maps = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+            names |= {line.split("/dev/shm/")[1] for line in maps if "/dev/shm/" in line and "(deleted)" not in line}
     return names
 
 
 def _doors(family) -> set[int]:
-    doors = [door for process in family for door in process.net_connections(kind="inet")]
+    doors = []
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            doors += process.net_connections(kind="inet")
     return {door.laddr.port for door in doors if door.status == psutil.CONN_LISTEN}
+
+
+def _programs(family) -> str:
+    """All their command lines."""
+    lines = []
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            lines.append(json.dumps(process.cmdline()))
+    return " ".join(lines)
 
 
 def _until(condition, timeout_s: float = 300.0) -> None:
@@ -123,14 +140,15 @@ def test_nothing_is_left_of_a_killed_engine(place, tmp_path):
         [sys.executable, "-c", ENGINE, str(device)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as engine:
         _until(lambda: engine.stdout.readline() == "live\n")
-        (tmp_path / "trouble").write_text("1 stand any")  # from now on no chunk ends: ranks are in the middle of one
-        time.sleep(2.0)
+        _until(lambda: "frame" in device.read_text())
+        (tmp_path / "new").write_text("1 stand any")
+        (tmp_path / "new").replace(tmp_path / "trouble")
+        _until((tmp_path / "stands").exists)  # no chunk ends any more: ranks are in the middle of one
         family = _family(place)
-        shown, segments, doors = device.read_text(), _segments(family), _doors(family)
-        programs = " ".join(json.dumps(process.cmdline()) for process in family)
+        segments, doors, programs = _segments(family), _doors(family), _programs(family)
         assert programs.count("engine.worker.rank") == 2 and "engine.camera.process" in programs
         assert segments, "the pictures' way to the camera process has a name"
-        assert doors and "frame" in shown
+        assert doors
         engine.send_signal(signal.SIGKILL)
     _, alive = psutil.wait_procs(family, timeout=30.0)
     _until(lambda: not _family(place), timeout_s=10.0)

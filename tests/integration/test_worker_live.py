@@ -7,7 +7,9 @@ A busy machine may miss ticks and hold pictures; it may not miss one that is not
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
+import gc
 import os
 import re
 import shutil
@@ -25,7 +27,7 @@ import psutil
 import pytest
 
 from engine.generators import factory
-from engine.protocol.messages import Noticed, SessionState, StateChanged
+from engine.protocol.messages import Noticed, Progressed, SessionState, StateChanged, Stats
 from engine.settings import CameraSettings, CanvasSettings, GeneratorSettings, SessionSettings
 from engine.sinks import virtual_camera
 from engine.sinks.mailbox import Mailbox
@@ -45,6 +47,9 @@ FPS, SAMPLES_PER_FRAME = 25, 640
 WAITS_S = (0.05, 0.1, 0.2, 0.3)
 TIMEOUT_S = 4.0
 STANDS_IN = "The generator failed; the puppet stands in while it starts again."
+KILLS, MORE_KILLS, KILLS_PER_SAMPLE = 10, 6, 3
+GROWTH_BYTES = 2_000_000
+"""From one sample to the next; it was 0.5 MB, and 3.6 MB where each group left a megabyte behind."""
 
 
 class Camera:
@@ -92,9 +97,14 @@ class Session:
             camera=CameraSettings(),
             adaptive=False,
         )
-        self.broadcast = Broadcast(settings, lambda event: self.events.append((time.monotonic(), event)))
+        self.broadcast = Broadcast(settings, self.keep)
         self.broadcast.start()
         self.until_ranks_show()
+
+    def keep(self, event) -> None:
+        """But for what is told several times a second: it would be memory that grows."""
+        if not isinstance(event, Stats | Progressed):
+            self.events.append((time.monotonic(), event))
 
     def ranked(self, *, seed, fps) -> RankedFlashTalk:
         """As `--generator flashtalk --ranks 2 --device cpu` has it, but that its ranks look for trouble."""
@@ -132,7 +142,8 @@ class Session:
         self.until(lambda: sum(grey is not None for *_, grey in self.camera.sent[seen:]) >= 10)
 
     def trouble(self, text: str) -> None:
-        (self.folder / "trouble").write_text(text)
+        (self.folder / "new").write_text(text)
+        (self.folder / "new").replace(self.folder / "trouble")  # ranks look at it at any time
 
     def no_trouble(self) -> None:
         (self.folder / "trouble").unlink()
@@ -309,23 +320,50 @@ def test_a_taken_rendezvous_port_is_of_no_account(session):
 
 @pytest.mark.slow
 def test_ten_kills_in_a_row_leave_nothing_behind(session):
-    """Of ranks that start, load and run, of either of them and of the process that watches them."""
+    """Of ranks that start, load and run, of either of them and of the process that watches them. A cache may grow
+    once, what leaks does it again: then there are some more kills."""
     session.until_ranks_show()
     held, memory = [], []
-    for kill in range(10):
-        pids, told = session.pids, len(session.errors())
-        victim = psutil.Process(pids[kill % 2])
-        (victim.parent() if kill == 8 else victim).kill()
-        session.until(lambda pids=pids: session.pids != pids and _is_there(session, pids))
-        assert len(session.errors()) == told + 1, "one sentence"
-        if kill in (0, 5, 9):  # so that others hit ranks that start or load
+    for kill in range(KILLS + MORE_KILLS):
+        _kill_one(session, kill)
+        if kill % KILLS_PER_SAMPLE == 0:  # so that others hit ranks that start or load
             session.until_ranks_show()
             session.until(lambda: _only_one_group(session))
             held.append(_settled())
-            memory.append(psutil.Process().memory_info().rss)
-    assert held[-1] == held[0]
-    assert memory[-1] - memory[0] < 6_000_000
+            memory.append(_in_use())
+            if kill + 1 >= KILLS and memory[-1] - memory[-2] < GROWTH_BYTES:
+                break
+    # What tests before these had left to the garbage collector may be gone by now.
+    assert all(now <= then for now, then in zip(held[-1], held[0], strict=True)), (held[0], held[-1])
+    assert memory[-1] - memory[-2] < GROWTH_BYTES, memory
     assert session.errors()[-1] in ("Rank 1 was killed.", "Rank 0 was killed.")
+
+
+def _kill_one(session, kill: int) -> None:
+    """And wait for the group that comes instead."""
+    pids, told = session.pids, len(session.errors())
+    victim = psutil.Process(pids[kill % 2])
+    (victim.parent() if kill == 8 else victim).kill()
+    session.until(lambda: session.pids != pids and _is_there(session, pids))
+    assert len(session.errors()) == told + 1, "one sentence"
+
+
+class _Mallinfo(ctypes.Structure):
+    """`struct mallinfo2` of the GNU C library."""
+
+    _names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = [(name, ctypes.c_size_t) for name in _names.split()]
+
+
+def _in_use() -> int:
+    """Bytes that this process has asked for and not given back, small Python objects as 64 each. What it occupies goes
+    up and down by 15 MB with what the allocator keeps; it is the figure only where there is no better one."""
+    mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None) if sys.platform == "linux" else None
+    if mallinfo is None:
+        return psutil.Process().memory_info().rss
+    mallinfo.restype = _Mallinfo
+    figures = mallinfo()
+    return figures.uordblks + figures.hblkhd + 64 * sys.getallocatedblocks()
 
 
 def _is_there(session, before) -> bool:
@@ -334,12 +372,13 @@ def _is_there(session, before) -> bool:
 
 def _settled() -> tuple[object, int, int]:
     """What is held, once that does not change any more."""
-    held = _held()
+    held = None
     while True:
-        time.sleep(0.3)
+        gc.collect()
         before, held = held, _held()
         if held == before:
             return held
+        time.sleep(0.3)
 
 
 # --------------------------------------------------------------------------------------------------------- accounting
@@ -355,7 +394,9 @@ def test_every_tick_and_every_frame_is_accounted_for(session, capsys):
     sent, lost = session.camera.sent, session.box.stats().dropped
     blank = pacer.ticks - pacer.presented - pacer.held - pacer.late
     ticks = [tick for tick, *_ in sent]
-    assert ticks == sorted(set(ticks)) and blank <= 2
+    assert ticks == sorted(set(ticks))
+    first_tick = pacer.next_tick - pacer.ticks
+    assert blank <= ticks[0] - first_tick, "only before the first picture"
     assert len(sent) + lost == pacer.presented + pacer.held, "a picture for every tick"
     numbers = [frame for _, frame, *_ in sent]
     missing = numbers[-1] + 1 - len(set(numbers))

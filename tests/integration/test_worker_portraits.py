@@ -15,10 +15,12 @@ import pytest
 from engine.errors import Cancelled, GeneratorError, ModelFilesError, StandinError
 from engine.generators.base import GeneratorSpec
 from engine.media import AudioChunk, ChunkSpec, Portrait
+from engine.worker import fate
 from engine.worker.generator import RankedGenerator
 from engine.worker.group_settings import GroupSettings
 
 pytest.importorskip("torch")
+pytestmark = pytest.mark.timeout(600)  # on a machine that is busy with other things, ranks take a minute to start
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH, HEIGHT, FRAMES = 16, 8, 4
@@ -97,6 +99,8 @@ class Preparing:
 def folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests" / "fixtures"), str(ROOT)]))
+        patch.setattr(fate, "_REASON_S", 20.0)  # on a busy machine, too, the true reason is to be told
+        patch.setattr(fate, "_LAST_FRAMES_S", 20.0)
         yield tmp_path_factory.mktemp("ranks")
 
 

@@ -35,7 +35,7 @@ PORTRAIT = Portrait(
     image=np.full((6, 5, 3), 40, np.uint8), name="p", path="p.png", digest="d", alpha=np.full((6, 5), 7, np.uint8)
 )
 ROOM = (640, 360)
-
+pytestmark = pytest.mark.timeout(600)  # on a machine that is busy with other things, ranks take a minute to start
 
 MARK = "STANDIN_TEST_OF_RANKS"
 
@@ -371,23 +371,26 @@ def test_cancelled_while_ranks_load(tmp_path, counted):
 
 def test_closed_from_another_thread_while_it_generates(tmp_path, counted):
     generator = _prepared(_settings(tmp_path))
-    (tmp_path / "hand_in_hand").touch()  # from now on no chunk ends
-    closer = threading.Timer(0.2, generator.close)
-    closer.start()
-    assert _failure(generator, _chunk(1), Frames()).code == "worker.stopped"
+    _let_one_frame_come(tmp_path)
+    closer = threading.Thread(target=generator.close)
+    assert _failure(generator, _chunk(1), Frames(lambda _: closer.start())).code == "worker.stopped"
     closer.join()
+
+
+def _let_one_frame_come(folder: Path) -> None:
+    """Of the second chunk, which never ends then."""
+    (folder / "had3").touch()
+    (folder / "hand_in_hand").touch()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere ranks look for their parent now and then")
 def test_ranks_do_not_outlive_the_process_that_watches_them(tmp_path, counted):
     generator = _prepared(_settings(tmp_path))
     ranks = [psutil.Process(pid) for pid in generator.pids.values()]
-    (tmp_path / "hand_in_hand").touch()  # from now on no chunk ends
-    killer = threading.Timer(0.2, ranks[0].parent().kill)
-    killer.start()
-    assert _failure(generator, _chunk(1), Frames()).code == "worker.supervisor_died"
+    supervisor = ranks[0].parent()
+    _let_one_frame_come(tmp_path)
+    assert _failure(generator, _chunk(1), Frames(lambda _: supervisor.kill())).code == "worker.supervisor_died"
     generator.close()
-    killer.join()
     assert psutil.wait_procs(ranks, timeout=10.0)[1] == []
 
 
@@ -402,7 +405,9 @@ def test_ten_failures_in_a_row_have_left_nothing(ledger):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="gloo is told to use the interface lo")
-def test_torchrun_whose_port_is_taken_ends_and_the_engine_waits_for_the_next(tmp_path, place, nothing_left):
+def test_torchrun_whose_port_is_taken_ends_and_the_engine_waits_for_the_next(
+    tmp_path, place, nothing_left, fixture_module
+):
     folder = Path(place) / "door"
     folder.mkdir(mode=0o700)
     generator = RankedGenerator(dataclasses.replace(_settings(tmp_path), ranks_at=str(folder / "engine")))
@@ -413,9 +418,7 @@ def test_torchrun_whose_port_is_taken_ends_and_the_engine_waits_for_the_next(tmp
         _, said = refused.communicate(timeout=150.0)
     assert refused.returncode != 0 and "EADDRINUSE" in said
     assert preparing.is_alive()
-    with _taken_port() as port:
-        pass
-    agent = _torchrun(folder, port, tmp_path)
+    agent = _torchrun(folder, fixture_module("free_port").free_port(), tmp_path)
     preparing.join()
     frames = Frames()
     generator.generate(_chunk(0), frames)

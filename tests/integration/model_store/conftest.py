@@ -30,7 +30,8 @@ class Repository:
 
 @dataclass
 class Fault:
-    """What goes wrong with the next `times` requests whose path contains `path` (and method GET)."""
+    """What goes wrong with the next `times` requests whose path contains `path` (and method GET). Nothing from byte
+    `gate_at` of the file on is sent before `gate` is set."""
 
     path: str
     times: int = 1
@@ -43,6 +44,8 @@ class Fault:
     stall_s: float = 0.0
     pause_s: float = 0.0
     piece_bytes: int = 1 << 16
+    gate_at: int | None = None
+    gate: threading.Event = field(default_factory=threading.Event)
 
 
 class Hub:
@@ -72,10 +75,17 @@ class Hub:
     def served_of(self, name: str) -> int:
         return sum(count for path, count in self.served.items() if path.endswith(name))
 
+    @property
+    def asked_what_there_is(self) -> int:
+        """How many requests there have been for a list of files."""
+        return sum(path.startswith("/api/models/") for _, path, _ in list(self.requests))
+
     def listing(self, repository: Repository) -> list[dict]:
         return [_description(path, content, with_size=self.lists_sizes) for path, content in repository.files.items()]
 
     def stop(self) -> None:
+        for fault in self.faults:
+            fault.gate.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(5)
@@ -203,13 +213,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         time.sleep(fault.stall_s)
         end = len(content) if fault.cut_after is None else fault.cut_after
         for begin in range(start, end, fault.piece_bytes):
+            if fault.gate_at is not None and begin >= fault.gate_at:
+                fault.gate.wait()
             piece = content[begin : min(begin + fault.piece_bytes, end)]
+            self.hub.served[path] += len(piece)  # before it is sent: whoever has the file looks at once
             try:
                 self.wfile.write(piece)
             except OSError:
                 self.close_connection = True
                 return
-            self.hub.served[path] += len(piece)
             if fault.pause_s:
                 time.sleep(fault.pause_s)
         if end < len(content):

@@ -53,7 +53,8 @@ def test_downloaded_from_the_window_it_is_taken_up(qtbot, application, models, h
     window, reasons = application.window, []
     application.client.state_changed.connect(lambda event: reasons.append(event.reason.code))
     qtbot.waitUntil(lambda: window.preview.frames > 5 and window.model_note.isVisible(), timeout=_WITHIN_MS)
-    hub.faults.append(fault(path="models_t5", piece_bytes=4096, pause_s=0.1))
+    slow = fault(path="models_t5", times=9, piece_bytes=4096, gate_at=4096)
+    hub.faults.append(slow)
     qtbot.mouseClick(window.model_note.action_button, Qt.MouseButton.LeftButton)
     page = application.presenter.dialog
     qtbot.waitUntil(page.action_button.isEnabled, timeout=_WITHIN_MS)
@@ -63,6 +64,7 @@ def test_downloaded_from_the_window_it_is_taken_up(qtbot, application, models, h
     before = window.preview.frames
     qtbot.waitUntil(lambda: window.preview.frames > before + 3, timeout=_WITHIN_MS)  # the puppet goes on
     assert "session.standby" not in reasons
+    slow.gate.set()
     # What was downloaded was looked at and is being loaded, as it is at every other start.
     qtbot.waitUntil(lambda: "session.standby" in reasons, timeout=_WITHIN_MS)
     assert models.state("flashtalk-14b").status == "complete" and not window.model_note.isVisible()

@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("PySide6", reason="the window needs the gui extra")
 
+from pytestqt.qtbot import QtBot
+
 from app.controllers.broadcast import BroadcastController
 from app.engine_client.client import EngineClient, Timeouts
 from app.engine_client.process import EngineProcess
@@ -24,6 +26,8 @@ QUICK = Timeouts(
 """Restarts at once; nothing else happens by itself unless a test asks for it."""
 
 STOP_WITHIN_MS = (500, 300, 5_000)
+_WAIT_MS = 30_000
+"""A fake engine is a Python process, and on a busy computer it takes seconds to start one."""
 
 
 class Commands:
@@ -38,6 +42,13 @@ class Commands:
 
     def of(self, kind: type[m.Command]) -> list:
         return [command for command in self.all() if isinstance(command, kind)]
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch):
+    """Who waits without a limit of its own waits longer than pytest-qt would."""
+    for wait in (QtBot.waitUntil, QtBot.waitSignal, QtBot.waitSignals):
+        monkeypatch.setitem(wait.__kwdefaults__, "timeout", _WAIT_MS)
 
 
 @pytest.fixture

@@ -81,12 +81,15 @@ def test_an_engine_that_falls_silent_is_ended(qtbot, make_client, quick):
     assert errors[0].code == "engine.lost", "whoever waits is told"
 
 
-def test_an_engine_that_answers_pings_is_left_alone(qtbot, make_client, quick):
-    client = make_client("obedient", replace(quick, ping_every_ms=60, silent_pings=10))
+def test_an_engine_that_answers_pings_is_left_alone(qtbot, make_client, quick, commands):
+    """More pings than may be left unanswered, and so many that a busy computer may be slow."""
+    client = make_client("obedient", replace(quick, ping_every_ms=20, silent_pings=250))
+    lost = []
+    client.lost.connect(lambda reason, _pause: lost.append(reason))
     with qtbot.waitSignal(client.ready):
         client.start()
-    with qtbot.assertNotEmitted(client.lost, wait=1_000):
-        pass
+    qtbot.waitUntil(lambda: bool(lost) or len(commands.of(m.Ping)) > 250, timeout=60_000)
+    assert lost == []
 
 
 def test_the_pause_doubles_to_its_limit_and_traces_stay_out_of_the_words(qtbot, make_client, caplog):
@@ -95,7 +98,7 @@ def test_the_pause_doubles_to_its_limit_and_traces_stay_out_of_the_words(qtbot, 
     client.lost.connect(lambda reason, pause_ms: losses.append((reason, pause_ms)))
     client.ready.connect(lambda _hello: client.send(m.Start, settings=_session()))
     client.start()
-    qtbot.waitUntil(lambda: len(losses) == 5, timeout=15_000)
+    qtbot.waitUntil(lambda: len(losses) == 5, timeout=60_000)
     assert [pause for _reason, pause in losses] == [20, 40, 80, 160, 160]
     reason = losses[0][0]
     assert (reason.code, reason.message) == ("engine.ended", "The engine ended with code 1.")

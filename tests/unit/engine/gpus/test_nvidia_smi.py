@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import signal
+import subprocess
 import time
 
 import pytest
@@ -54,12 +58,38 @@ def test_not_executable_text(machine_path):
     assert find_gpus().problem.code == "gpu.driver_failed"
 
 
-def test_one_that_hangs_is_ended(machine_path, tmp_path):
-    machine_path(script=f"echo $$ > {tmp_path}/pid; exec sleep 60\n")
+@pytest.fixture
+def pid_file(monkeypatch, tmp_path):
+    """Where the program tells its process id; its time begins when it has."""
+    path, communicate = tmp_path / "pid", subprocess.Popen.communicate
+
+    def communicate_with_a_running_one(process, *args, **options):
+        assert _becomes_true(lambda: path.exists() and path.read_text().endswith("\n"))
+        return communicate(process, *args, **options)
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", communicate_with_a_running_one)
+    return path
+
+
+def test_one_that_hangs_is_ended(machine_path, pid_file):
+    machine_path(script=f"echo $$ > {pid_file}; exec sleep 60\n")
     with pytest.raises(DeviceError) as caught:
         nvidia_smi.run_nvidia_smi(["-L"], timeout_s=0.3)
     assert caught.value.code == "gpu.hangs" and "0.3 seconds" in caught.value.message
-    assert _is_gone(int((tmp_path / "pid").read_text()))
+    assert _is_gone(int(pid_file.read_text()))
+
+
+def test_one_that_not_even_dies_is_reaped_when_it_does(machine_path, pid_file, monkeypatch):
+    """As one that waits inside the driver: nobody complains about it meanwhile."""
+    monkeypatch.setattr(subprocess.Popen, "kill", lambda _process: None)
+    monkeypatch.setattr(nvidia_smi, "_DIES_WITHIN_S", 0.05)
+    machine_path(script=f"echo $$ > {pid_file}; exec sleep 60\n")
+    with pytest.raises(DeviceError, match="has not answered"):
+        nvidia_smi.run_nvidia_smi(["-L"], timeout_s=0.1)
+    gc.collect()  # a warning would be an error here
+    pid = int(pid_file.read_text())
+    os.kill(pid, signal.SIGKILL)
+    assert _is_gone(pid)
 
 
 def test_one_whose_children_keep_the_pipe_is_left_alone(machine_path):
@@ -71,8 +101,13 @@ def test_one_whose_children_keep_the_pipe_is_left_alone(machine_path):
 def _is_gone(pid: int) -> bool:
     import psutil
 
-    for _ in range(100):
-        if not psutil.pid_exists(pid):
-            return True
+    return _becomes_true(lambda: not psutil.pid_exists(pid))
+
+
+def _becomes_true(condition) -> bool:
+    end_s = time.monotonic() + 20
+    while not condition():
+        if time.monotonic() > end_s:
+            return False
         time.sleep(0.02)
-    return False
+    return True

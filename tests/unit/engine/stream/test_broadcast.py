@@ -122,7 +122,8 @@ def test_another_portrait_takes_over_and_the_old_generator_is_closed(session, po
     live.until_presented()
     live.broadcast.set_portrait(portraits[1])
     first, second = live.generators
-    assert first.closed == 1 and second.closed == 0 and second.portrait.name == "blue"
+    live.until(lambda: first.closed == 1)  # just after the change has been answered
+    assert second.closed == 0 and second.portrait.name == "blue"
     live.until_presented()
 
 
@@ -155,6 +156,18 @@ def test_generator_that_cannot_take_over_in_time_is_closed(session, portraits, m
     assert [g.closed for g in live.generators] == [0, 1]
 
 
+def test_late_generator_is_told_of_and_so_is_its_end(session):
+    live = session(tells_whether_late=True)
+    live.broadcast.start()
+    live.until_presented()
+    may_end = threading.Event()
+    live.generators[0].during = lambda: may_end.wait(60)
+    live.until(lambda: live.states[-1] is SessionState.HOLDING)
+    assert live.codes(StateChanged)[-1] == "session.holding"
+    may_end.set()
+    live.until(lambda: live.states[-1] is SessionState.LIVE)
+
+
 def test_canvas_may_change_its_look_but_not_its_size(session):
     live = session()
     live.broadcast.start()
@@ -164,7 +177,7 @@ def test_canvas_may_change_its_look_but_not_its_size(session):
 
 
 def test_file_spoken_to_its_end_sets_has_ended(session, tmp_path):
-    soundfile.write(tmp_path / "a.wav", np.zeros(3200, np.float32), 16_000)
+    soundfile.write(tmp_path / "a.wav", np.zeros(32_000, np.float32), 16_000)
     live = session(source=FileSource(path=str(tmp_path / "a.wav")))
     live.broadcast.start()
     assert live.broadcast.has_ended.wait(20)

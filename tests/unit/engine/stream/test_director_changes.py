@@ -53,7 +53,8 @@ def test_another_canvas_keeps_a_generator_that_does_not_follow_it(live_show, cas
 def test_another_portrait_while_live_reaches_both(live_show, cast, portraits, waits, caplog):
     live, wanted = live_show()
     live.director.change(portrait=portraits[1])
-    assert live.running.portrait.name == "blue" and wanted.closed == 1 and cast.quick[0].closed == 1
+    live.until(lambda: wanted.closed == cast.quick[0].closed == 1)  # just after the change has been answered
+    assert live.running.portrait.name == "blue"
     live.until_makes(live.running)
     cast.may_load.clear()
     live.running.break_down()

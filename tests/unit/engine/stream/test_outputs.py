@@ -54,7 +54,7 @@ def test_a_recording_is_told_of_when_its_file_is_complete(session, tmp_path, mon
     live = session()
     live.broadcast.start()
     live.broadcast.start_recording(str(tmp_path / "a.mp4"))
-    live.until_presented(5)
+    live.until(lambda: live.broadcast.stats().sinks["recorder"].sent >= 5)
     live.broadcast.stop_recording()
 
     def changes() -> list[bool]:
