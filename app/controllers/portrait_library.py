@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import shutil
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,15 @@ class PortraitLibrary(QObject):
         # Not QThreadPool: a QRunnable made from a Python function is freed twice at times.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="portraits")
         self._removed = self.folder / "removed"
-        self._run(lambda: shutil.rmtree(self._removed, ignore_errors=True))
+        self._discard_removed()
+
+    def _discard_removed(self) -> None:
+        """What was put aside before goes for good; out of the way at once, because `remove` may need the place before
+        the worker has come to it."""
+        discarded = self.folder / "discarded"
+        if self._removed.is_dir():
+            self._move(self._removed, discarded / uuid.uuid4().hex)
+        self._run(lambda: shutil.rmtree(discarded, ignore_errors=True))
 
     def entries(self) -> list[PortraitEntry]:
         """Samples first, then the user's pictures by name."""

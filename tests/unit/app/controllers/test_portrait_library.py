@@ -61,6 +61,38 @@ def test_removed_pictures_go_for_good_with_the_next_opening(qtbot, library, pict
     again.wait()
 
 
+def test_a_picture_removed_before_the_worker_gets_going_can_be_taken_back(qtbot, library, picture, monkeypatch):
+    """What the last opening left goes nevertheless."""
+    old = _add(qtbot, library, picture)
+    library.remove(old.ref)
+    new = _add(qtbot, library, picture)
+    library.wait()
+    kept, run = [], PortraitLibrary._run
+    monkeypatch.setattr(PortraitLibrary, "_run", lambda _library, work: kept.append(work))
+    again = PortraitLibrary(library.folder)
+    monkeypatch.setattr(PortraitLibrary, "_run", run)
+    again.remove(new.ref)
+    for work in kept:
+        work()
+    again.restore(new.ref)
+    again.wait()
+    assert [path for path in library.folder.rglob("*") if path.is_file()] == [new.path]
+
+
+def test_what_could_not_be_discarded_goes_with_a_later_opening(qtbot, library, picture, monkeypatch):
+    """The window was closed before the worker had come to it."""
+    entry = _add(qtbot, library, picture)
+    library.remove(entry.ref)
+    library.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(PortraitLibrary, "_run", lambda *_: None)
+        PortraitLibrary(library.folder).wait()
+    assert list(library.folder.rglob("*.jpg")) != []
+    again = PortraitLibrary(library.folder)
+    qtbot.waitUntil(lambda: list(library.folder.iterdir()) == [])
+    again.wait()
+
+
 def test_removing_a_sample_or_a_file_elsewhere_does_nothing(library, picture):
     library.remove("sample:maya")
     library.remove(str(picture))
