@@ -73,7 +73,10 @@ class Generator(Protocol):
         ...
 
     def check(self) -> None:
-        """Say within a second what would make `prepare` fail, as far as can be known. Raises what `prepare` raises."""
+        """Say within a second what would make `prepare` fail, as far as can be known. Raises what `prepare` raises.
+
+        One that could also make do with less room than it would have alone may have a method `check_room`, too, which
+        refuses that: it is asked before a second one is prepared beside one that runs."""
         ...
 
     def prepare(self, portrait: Portrait, size: tuple[int, int], progress: Progress) -> list[Notice]:

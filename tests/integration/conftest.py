@@ -198,11 +198,11 @@ class EngineProcess:
         """End of input; the exit status."""
         self.process.stdin.close()
         try:
-            return self.process.wait(10)
+            return self.process.wait(30)
         finally:
             self.process.kill()
-            self._reader.join(5)
-            self._error_reader.join(5)
+            self._reader.join(30)
+            self._error_reader.join(30)
             self.process.stdout.close()
             self.process.stderr.close()
 

@@ -48,14 +48,16 @@ def _live(process) -> FrameReader:
     return FrameReader(opened.memory_name)
 
 
-def _frames(reader, seconds: float) -> list[np.ndarray]:
-    frames, end = [], time.monotonic() + seconds
-    while time.monotonic() < end:
+def _next(reader, count: int = 1, until=lambda picture: True) -> np.ndarray:
+    """The picture with which `count` new ones have come that `until` accepts."""
+    seen, end = 0, time.monotonic() + 30
+    while True:
         taken = reader.newest()
-        if taken is not None:
-            frames.append(taken[1])
+        seen += taken is not None and bool(until(taken[1]))
+        if taken is not None and seen == count:
+            return taken[1]
+        assert time.monotonic() < end, "such pictures did not come"
         time.sleep(0.005)
-    return frames
 
 
 def test_first_word_and_last_word(engine):
@@ -70,12 +72,13 @@ def test_first_word_and_last_word(engine):
 def test_preview_session_blinks_and_stops_cleanly(engine):
     process = engine()
     reader = _live(process)
-    frames = _frames(reader, 4.0)
-    assert len(frames) >= 60
-    moved = [np.abs(a.astype(int) - frames[0].astype(int)).max() for a in frames]
-    assert max(moved) > 30, "the portrait is alive"
+    first = _next(reader).astype(int)
+    _next(reader, 60)
+    _next(reader, until=lambda picture: np.abs(picture - first).max() > 30)  # the portrait is alive
     stats = process.wait(lambda e: isinstance(e, Stats) and e.ticks > 60)
-    assert stats.late <= 5 and stats.latency_ms < 200
+    # Before the first picture there is nothing to hold; a busy computer loses some, and counts them.
+    assert stats.presented + stats.held + stats.late <= stats.ticks and stats.presented + stats.held > stats.ticks // 2
+    assert stats.latency_ms < stats.delay_ms + 40
     assert process.ask(Stop).error is None
     states = [e.state for e in process.events if isinstance(e, StateChanged)]
     assert states[:2] == [SessionState.PREPARING, SessionState.LIVE] and states[-1] is SessionState.IDLE
@@ -87,13 +90,12 @@ def test_preview_session_blinks_and_stops_cleanly(engine):
 def test_live_changes_and_their_errors(engine, tmp_path):
     process = engine()
     reader = _live(process)
-    before = _frames(reader, 0.5)[-1]
+    before = _next(reader).astype(int)
     assert process.ask(SetPortrait, portrait="sample:theo").error is None
-    after = _frames(reader, 0.5)[-1]
-    assert np.abs(before.astype(int) - after.astype(int)).mean() > 10
+    _next(reader, until=lambda picture: np.abs(picture - before).mean() > 10)
     error = process.ask(SetPortrait, portrait=str(tmp_path / "no.png")).error
     assert error.code == "portrait.missing"
-    assert len(_frames(reader, 0.5)) > 5, "the old portrait goes on"
+    _next(reader, 6)  # the old portrait goes on
     assert process.ask(SetMuted, is_muted=True).error is None
     mirrored = CanvasSettings(width=640, height=360, is_mirrored=True)
     assert process.ask(SetCanvas, canvas=mirrored).error is None
@@ -110,16 +112,18 @@ def test_recording_on_and_off(engine, tmp_path):
     process = engine()
     reader = _live(process)
     clip = tmp_path / "clip.mp4"
+    began_s = time.monotonic()
     assert process.ask(StartRecording, path=str(clip)).error is None
     assert process.ask(StartRecording, path=str(tmp_path / "b.mp4")).error is not None
-    time.sleep(1.5)
+    _next(reader, 30)
     assert process.ask(StopRecording).error is None
+    took_s = time.monotonic() - began_s
     changes = [e.is_recording for e in process.events if isinstance(e, RecordingChanged)]
     assert changes == [True, False]
     import av
 
     with av.open(str(clip)) as file:
-        assert 25 <= sum(1 for _ in file.decode(video=0)) <= 60
+        assert 25 <= sum(1 for _ in file.decode(video=0)) <= 25 * took_s + 2
     assert process.ask(StopRecording).error is not None
     reader.close()
 
@@ -131,7 +135,7 @@ def test_file_ends_its_session_by_itself(engine, tmp_path):
     process = engine()
     settings = SessionSettings(portrait="sample:", source=FileSource(path=str(tmp_path / "short.wav")))
     assert process.ask(Start, settings=settings).error is None
-    process.wait(lambda e: isinstance(e, StateChanged) and e.state is SessionState.IDLE, 10)
+    process.wait(lambda e: isinstance(e, StateChanged) and e.state is SessionState.IDLE)
     assert process.ask(Start, settings=settings).error is None, "and another can begin"
 
 
@@ -181,17 +185,24 @@ def test_devices_and_portraits_are_described(engine, tmp_path, monkeypatch):
     assert process.ask(StoreHandles, portrait="sample:maya", handles={}).error is None
 
 
-def test_the_engine_ends_within_two_seconds_of_its_owner(engine):
-    process = engine()
-    _live(process).close()
-    started = time.monotonic()
-    process.process.stdin.close()
-    process.process.wait(5)
-    assert time.monotonic() - started < 3.5  # two seconds, and what a busy machine adds
-    children = [p for p in psutil.process_iter(["cmdline", "ppid"]) if p.info["ppid"] == process.process.pid]
-    assert children == []
-    for stream in (process.process.stdout, process.process.stderr):
-        stream.close()
+def test_the_engine_ends_within_two_seconds_of_its_owner(engine, fixture_module):
+    def measure(spare) -> float:
+        process = engine()
+        _live(process).close()
+        with spare:
+            started = time.monotonic()
+            process.process.stdin.close()
+            process.process.wait(60)
+            took_s = time.monotonic() - started
+        children = [p for p in psutil.process_iter(["cmdline", "ppid"]) if p.info["ppid"] == process.process.pid]
+        assert children == []
+        process.close()
+        return took_s
+
+    def judge(took_s: float) -> None:
+        assert took_s < 3.5  # two seconds, and some for Python's own end
+
+    fixture_module("spare_time").judge_when_free(measure, judge)
 
 
 def test_killed_engine_leaves_no_shared_memory(engine):
@@ -199,8 +210,8 @@ def test_killed_engine_leaves_no_shared_memory(engine):
     reader = _live(process)
     name = process.wait(lambda e: isinstance(e, PreviewOpened)).memory_name
     os.kill(process.process.pid, signal.SIGKILL)
-    process.process.wait(5)
-    deadline = time.monotonic() + 5
+    process.process.wait(30)
+    deadline = time.monotonic() + 30
     while Path("/dev/shm", name).exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -210,6 +221,7 @@ def test_killed_engine_leaves_no_shared_memory(engine):
 def test_two_engines_side_by_side(engine):
     first, second = engine(), engine()
     readers = [_live(first), _live(second)]
-    assert all(len(_frames(reader, 1.0)) > 10 for reader in readers)
+    for reader in readers:
+        _next(reader, 11)
     for reader in readers:
         reader.close()
