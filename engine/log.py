@@ -36,6 +36,11 @@ class _PrivateFile(logging.handlers.RotatingFileHandler):
             path.chmod(0o600)  # an older one
         return TextIOWrapper(os.fdopen(handle, "ab"), encoding=self.encoding)
 
+    def doRollover(self) -> None:
+        """Another process of ours may be doing the same: then what one of them would move is gone already."""
+        with contextlib.suppress(FileNotFoundError):
+            super().doRollover()
+
     def rotate(self, source: str, dest: str) -> None:
         """Windows renames nothing that another process of ours has open: then this file begins anew."""
         try:

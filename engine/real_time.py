@@ -27,6 +27,8 @@ _KIT = "org.freedesktop.RealtimeKit1"
 _ANSWERS_IN_S = 2.0
 
 _WINDOWS_PRIORITY_HIGHEST = 2
+_WINDOWS_TIMER_MS = 1
+"""For the process, until it ends: by itself Windows ends waits only 64 times a second."""
 _MACOS_USER_INTERACTIVE = 0x21
 
 
@@ -62,6 +64,7 @@ def has_real_time() -> bool:
 
 def _have_real_time() -> bool:
     if sys.platform == "win32":
+        ctypes.windll.winmm.timeBeginPeriod(_WINDOWS_TIMER_MS)
         kernel = ctypes.windll.kernel32
         return bool(kernel.SetThreadPriority(kernel.GetCurrentThread(), _WINDOWS_PRIORITY_HIGHEST))
     if sys.platform == "darwin":

@@ -93,6 +93,24 @@ def test_size_is_bounded(tmp_path, monkeypatch, can_rename):
     assert "line 1999" in (tmp_path / "standin.log").read_text()
 
 
+def test_two_processes_that_rotate_at_once_lose_no_log(tmp_path, monkeypatch):
+    """The other one has taken away what was there a moment ago."""
+    monkeypatch.setattr(log, "_MOST_BYTES", 10_000)
+    set_up_logging(folder=tmp_path)
+    remove, taken = os.remove, []
+
+    def remove_late(path):
+        remove(path)
+        if not taken:
+            taken.append(path)
+            raise FileNotFoundError(path)
+
+    monkeypatch.setattr(logging.handlers.os, "remove", remove_late)
+    for number in range(2000):
+        logger.info("line %d", number)
+    assert taken and "line 1999" in (tmp_path / "standin.log").read_text()
+
+
 def test_log_that_cannot_be_written_is_told_once(tmp_path, capsys):
     (tmp_path / "logs").write_text("a file in the folder's place")
     set_up_logging(folder=tmp_path / "logs")

@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
+from engine import real_time
 from engine.real_time import ask_for_real_time
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what it has been told")
@@ -66,3 +68,17 @@ def test_it_is_a_plain_no_where_the_system_does_not():
     environment = {**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/none"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert (done.stdout.split(), done.stderr) == (["False", "0"], "")
+
+
+@pytest.mark.parametrize("is_allowed", [1, 0])
+def test_windows_is_asked_for_timers_and_for_the_thread(monkeypatch, is_allowed):
+    """Calls as Microsoft documents them, of libraries that are not here."""
+    asked = []
+    kernel = SimpleNamespace(
+        GetCurrentThread=lambda: -2, SetThreadPriority=lambda *given: (asked.append(given), is_allowed)[1]
+    )
+    libraries = SimpleNamespace(kernel32=kernel, winmm=SimpleNamespace(timeBeginPeriod=asked.append))
+    monkeypatch.setattr(real_time.ctypes, "windll", libraries, raising=False)
+    monkeypatch.setattr(real_time.sys, "platform", "win32")
+    assert ask_for_real_time() is bool(is_allowed)
+    assert asked == [1, (-2, 2)]
