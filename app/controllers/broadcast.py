@@ -22,7 +22,7 @@ from app.engine_client.client import EngineClient
 from app.settings.schema import AppSettings
 from app.settings.store import SettingsStore
 from engine.protocol import messages as m
-from engine.settings import CameraSettings
+from engine.settings import CameraSettings, VoiceOutSettings
 
 FIRST_SAMPLE = "sample:"
 FAULT = "session.internal"
@@ -31,6 +31,9 @@ by itself without one had a sound file that is spoken to its end."""
 
 ENDED = "session.stopped"
 """Code of the reason with which a session ends that did not fail."""
+
+VOICE_OUT_BACK = "voice_out.back"
+"""Code of the notice that the engine plays on a lost output again."""
 
 _MODEL_IS_MISSING = ("models.absent", "models.partial", "models.damaged")
 _SIMPLE = {"generator": "puppet", "generator_options": "{}"}
@@ -79,12 +82,15 @@ class BroadcastController(QObject):
         self.is_camera_wanted = self.is_muted = self.is_ready = False
         self._phase = _Phase.NONE
         self._is_ending = self._has_begun_again = False
+        self._is_voice_out_away = False
+        """Lost, or refused when it was last asked for: choosing it once more asks again."""
         self._cameras_asked = 0
         self._fault: m.Reason | None = None
         self.model_missing: m.Reason | None = None
         """Why the chosen generator cannot be used, where its model is what it lacks."""
         self.microphone = MicrophoneController(client, store, self)
         self.microphone.failed.connect(lambda reason: self.failed.emit("source", reason))
+        self._after_stop: Callable[[], None] | None = None
         self._again = self._timer(again_after_ms, self.begin)
         self._trusted = self._timer(trusted_after_ms, self._on_trusted)
         client.ready.connect(self._on_ready)
@@ -138,7 +144,7 @@ class BroadcastController(QObject):
             self.microphone.ask()
         if self.is_camera_wanted and self.is_live and camera_of(before) != camera_of(after):
             self._send_camera(camera_of(after))
-        self._follow("voice_out", voice_out_of(before), voice_out_of(after), m.SetVoiceOut, "voice_out")
+        self._follow_voice_out(voice_out_of(before), voice_out_of(after), is_chosen="voice_out" in changes)
         self._follow("sound", sound_of(before), sound_of(after), m.SetSound, "sound")
         self._follow("canvas", canvas_of(before), canvas_of(after), m.SetCanvas, "canvas")
 
@@ -149,8 +155,7 @@ class BroadcastController(QObject):
             self._enter(_Phase.AWAY)
             then()
             return
-        self._enter(_Phase.STOPPING)
-        self._client.send(m.Stop, lambda _error: self._on_paused(then))
+        self._stop(lambda: self._go_away(then))
 
     def resume(self) -> None:
         """Begin again what `pause` has ended, the camera included."""
@@ -233,6 +238,13 @@ class BroadcastController(QObject):
         if before != after:
             self._client.send(command, self._fails_as(part), **{field: after})
 
+    def _follow_voice_out(
+        self, before: VoiceOutSettings | None, after: VoiceOutSettings | None, *, is_chosen: bool
+    ) -> None:
+        is_chosen_again = is_chosen and after is not None and self._is_voice_out_away
+        if before != after or is_chosen_again:
+            self._send_voice_out(after)
+
     def _fails_as(self, part: str) -> Callable[[object], None]:
         return lambda error: self.failed.emit(part, error) if error else None
 
@@ -263,6 +275,8 @@ class BroadcastController(QObject):
     def _on_notice(self, event: m.Noticed) -> None:
         if event.reason.code == FAULT:
             self._fault = event.reason
+        elif event.reason.code.startswith("voice_out."):
+            self._is_voice_out_away = event.reason.code != VOICE_OUT_BACK
 
     def _on_over(self, reason: m.Reason) -> None:
         will_begin_again = not self._has_begun_again
@@ -285,21 +299,31 @@ class BroadcastController(QObject):
             self._want_camera(False)
 
     def _restart(self) -> None:
-        self._enter(_Phase.STOPPING)
-        self._client.send(m.Stop, self._on_stopped)
+        self._stop(self._come_back)
 
-    def _on_paused(self, then: Callable[[], None]) -> None:
-        if self._phase is _Phase.STOPPING:
-            self._enter(_Phase.AWAY)
-            then()
+    def _stop(self, after: Callable[[], None]) -> None:
+        """End the session, and then what was wished last; an engine that is lost meanwhile has ended it, too."""
+        self._after_stop = after
+        if self._phase is not _Phase.STOPPING:
+            self._enter(_Phase.STOPPING)
+            self._client.send(m.Stop, self._on_stopped)
 
     def _on_stopped(self, _error) -> None:
-        if self._phase is _Phase.STOPPING:
-            self._enter(_Phase.NONE)
-            self.begin()
+        after, self._after_stop = self._after_stop, None
+        if after is not None:
+            after()
+
+    def _go_away(self, then: Callable[[], None]) -> None:
+        self._enter(_Phase.AWAY)
+        then()
+
+    def _come_back(self) -> None:
+        self._enter(_Phase.NONE)
+        self.begin()
 
     def _begin(self) -> None:
         self._is_ending, self._fault = False, None
+        self._is_voice_out_away = False
         is_muted = self.is_muted
         self._enter(_Phase.STARTING)
         wanted = self.settings if self.model_missing is None else replace(self.settings, **_SIMPLE)
@@ -340,7 +364,15 @@ class BroadcastController(QObject):
         if now.has_microphone:
             self.microphone.ask()
         if voice_out is not None:
-            self._client.send(m.SetVoiceOut, self._fails_as("voice_out"), voice_out=voice_out)
+            self._send_voice_out(voice_out)
+
+    def _send_voice_out(self, voice_out: VoiceOutSettings | None) -> None:
+        self._client.send(m.SetVoiceOut, self._voice_out_replied, voice_out=voice_out)
+
+    def _voice_out_replied(self, error: m.Reason | None) -> None:
+        self._is_voice_out_away = error is not None
+        if error:
+            self.failed.emit("voice_out", error)
 
     def _send_camera(self, camera: CameraSettings | None) -> None:
         self._cameras_asked += 1

@@ -7,6 +7,7 @@ from PySide6.QtCore import QObject, Signal
 from app.controllers.engine_settings import source_of
 from app.engine_client.client import EngineClient
 from app.settings.store import SettingsStore
+from engine.device_names import same_device
 from engine.protocol import messages as m
 
 ABSENT = ("microphone.none", "microphone.missing")
@@ -52,7 +53,8 @@ class MicrophoneController(QObject):
     def _on_devices(self, event: m.DevicesListed) -> None:
         if self.problem and self.problem.code in (*ABSENT, LOST):
             name = self._store.settings.microphone
-            if any(device.name == name or not name for device in event.microphones):
+            names = [device.name for device in event.microphones]
+            if names if not name else same_device(name, names):
                 self.ask()
 
     def _set_problem(self, problem: m.Reason | None) -> None:

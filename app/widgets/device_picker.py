@@ -5,6 +5,8 @@ from __future__ import annotations
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QComboBox
 
+from engine.device_names import same_device
+
 NONE = "none"
 Choice = str | tuple[str, str]
 """`NONE`, or (name, host API)."""
@@ -58,7 +60,13 @@ class DevicePicker(QComboBox):
         self.setCurrentIndex(self._index_of(self._choice))
 
     def _index_of(self, choice: Choice) -> int:
-        return next((i for i in range(self.count()) if self._data(i) == choice), -1)
+        choices = [self._data(i) for i in range(self.count())]
+        if choice in choices or choice == NONE:
+            return choices.index(choice) if choice in choices else -1
+        name, host = choice
+        there = [entry for entry in choices if entry != NONE and (not host or entry[1] == host)]
+        meant = same_device(name, (entry[0] for entry in there))
+        return next((choices.index(entry) for entry in there if entry[0] == meant), -1)
 
     def _data(self, index: int) -> Choice:
         data = self.itemData(index)

@@ -11,16 +11,19 @@ import sys
 import threading
 from typing import Any
 
+from engine.device_names import same_device
 from engine.errors import DeviceError, MicrophoneError, VoiceOutError
 from engine.protocol.messages import AudioDevice
 
 logger = logging.getLogger(__name__)
 
 _lock = threading.RLock()
+_count_lock = threading.Lock()
 _open_streams = 0
 
 device_lock = _lock
-"""Hold it from `find_device` to the opened stream: an index means another device after `refresh`."""
+"""Hold it from `find_device` to `OpenStream.opened`, no longer: an index means another device after `refresh`, and a
+driver may take any time to open one."""
 
 
 def sound_library() -> Any:
@@ -68,8 +71,8 @@ def has_open_streams() -> bool:
 def find_device(kind: str, name: str, host_api: str) -> tuple[int, AudioDevice]:
     """PortAudio's present index and the description of an input or output; empty names mean the default.
 
-    Raises `MicrophoneError` or `VoiceOutError`. Names are compared exactly first, then by their beginning (MME cuts
-    them at 31 characters), and without a host API the first one that has the name wins.
+    Raises `MicrophoneError` or `VoiceOutError`. `same_device` says which name is meant; without a host API the first
+    one that has it wins.
     """
     error = MicrophoneError if kind == "input" else VoiceOutError
     noun = "microphone" if kind == "input" else "sound output"
@@ -84,10 +87,11 @@ def find_device(kind: str, name: str, host_api: str) -> tuple[int, AudioDevice]:
                 )
             return index, _described(index, kind)
         fits = [i for i in _indices(kind) if not host_api or _host_api(i) == host_api]
-        for matches in (lambda found: found == name, lambda found: len(found) > 20 and name.startswith(found)):
-            for index in fits:
-                if matches(_info(index)["name"]):
-                    return index, _described(index, kind)
+        names = {i: str(_info(i)["name"]) for i in fits}
+        meant = same_device(name, names.values())
+        for index in fits:
+            if names[index] == meant:
+                return index, _described(index, kind)
     raise error(
         f'The {noun} "{name}" is not there.',
         code=f"{error.default_code}.missing",
@@ -96,18 +100,22 @@ def find_device(kind: str, name: str, host_api: str) -> tuple[int, AudioDevice]:
 
 
 class OpenStream:
-    """Counts open streams, so that `refresh` leaves them alone. Use as `with`-less pair `opened`/`closed`."""
+    """Counts open streams, so that `refresh` leaves them alone. Use as `with`-less pair `opened`/`closed`.
+
+    A stream counts from before it is opened, or PortAudio could be started again meanwhile. Neither waits for a driver.
+    """
 
     @staticmethod
     def opened() -> None:
+        """One is about to be opened; call it under `device_lock`, and `closed` if that fails."""
         global _open_streams
-        with _lock:
+        with _count_lock:
             _open_streams += 1
 
     @staticmethod
     def closed() -> None:
         global _open_streams
-        with _lock:
+        with _count_lock:
             _open_streams = max(0, _open_streams - 1)
 
 

@@ -26,10 +26,13 @@ class NoiseFloor:
     """How loud the room is when nobody speaks, in dBFS: the least level of the last seconds, followed slowly upwards.
 
     Minimum statistics (after Martin, 2001). People pause for breath within `_SPAN_S`, so the least level is the room's.
-    It begins with a usual room's and rises slowly: who speaks from the first moment on is not taken for the room.
+    It begins with a usual room's and rises slowly: who speaks from the first moment on is not taken for the room. Nor
+    is silence that no room has: what mute and the talk key have left of it, and drivers' first blocks, are zeros.
     """
 
     _FRAME_S = 0.020
+    _BESIDE_ZEROS = 2
+    """Frames before and after zeros that are no room's, either: fades, and filters that ring."""
     _SPAN_S = 4.0
     _BLOCKS = 16
     _RISE_DB_PER_S = 4.0
@@ -41,16 +44,31 @@ class NoiseFloor:
         self._frames_a_block = round(self._SPAN_S / self._BLOCKS / self._FRAME_S)
         self._energy, self._count, self._frames = 0.0, 0, 0
         self._block_db = 0.0
+        self._unsure_db: deque[float] = deque()
+        self._to_skip = 0
         self._blocks_db: deque[float] = deque(maxlen=self._BLOCKS)
         self.level_dbfs = self._ASSUMED_DB
 
     def push(self, energy: float, count: int) -> None:
         """Account for `count` samples whose squares sum to `energy`."""
+        if _dbfs(energy / count) <= _QUIETEST_DB:
+            self._unsure_db.clear()
+            self._energy, self._count, self._to_skip = 0.0, 0, self._BESIDE_ZEROS
+            return
         self._energy += energy
         self._count += count
         if self._count >= self._frame:
-            self._take(_dbfs(self._energy / self._count))
+            self._wait_for_zeros(_dbfs(self._energy / self._count))
             self._energy, self._count = 0.0, 0
+
+    def _wait_for_zeros(self, frame_db: float) -> None:
+        """Take a frame once it is known that there are none just before or after it."""
+        if self._to_skip:
+            self._to_skip -= 1
+            return
+        self._unsure_db.append(frame_db)
+        if len(self._unsure_db) > self._BESIDE_ZEROS:
+            self._take(self._unsure_db.popleft())
 
     def _take(self, frame_db: float) -> None:
         first_of_block = self._frames % self._frames_a_block == 0

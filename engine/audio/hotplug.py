@@ -1,4 +1,4 @@
-"""Microphones that come and go: taken up again by themselves, the system's default followed, silence explained.
+"""Sound devices that come and go: taken up again by themselves, the system's default followed, silence explained.
 
 PortAudio lists devices once, when it starts, and starting it again ends every stream of the process. So a list that is
 true at any time comes from a process of its own (`devices_now`), and PortAudio is started again only when that has seen
@@ -14,16 +14,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
 from engine.audio.devices import has_open_streams, list_audio_devices
+from engine.audio.own_voice import OwnVoiceGuard
 from engine.audio.sources import AudioSource
+from engine.audio.virtual_microphone import find_cable
 from engine.clock import Clock
+from engine.device_names import same_device
 from engine.errors import DeviceError, StandinError
 from engine.protocol.messages import AudioDevice, Reason
-from engine.settings import MicrophoneSource
+from engine.settings import VIRTUAL_MICROPHONE, MicrophoneSource, VoiceOutSettings
+
+if TYPE_CHECKING:
+    from engine.audio.voice_out import AnyVoiceOut
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +39,7 @@ ZERO_FOR_S = 3.0
 _LIST_TIMEOUT_S = 10.0
 _FIRST_SOUND_WITHIN_S = 2.0
 _POLL_S = 0.02
+_LONGEST_PAUSE_S = 30.0
 
 Devices = tuple[list[AudioDevice], list[AudioDevice]]
 
@@ -65,39 +72,57 @@ def devices_elsewhere() -> Devices:
 
 def is_there(wanted: MicrophoneSource, devices: Devices) -> bool:
     """Whether the wanted microphone is in the list; any one is where the default is wanted."""
-    microphones, _ = devices
-    if not wanted.name:
-        return bool(microphones)
-    host_apis = (wanted.host_api,) if wanted.host_api else tuple(device.host_api for device in microphones)
-    return any(device.name == wanted.name and device.host_api in host_apis for device in microphones)
+    return _is_listed(wanted.name, wanted.host_api, devices[0])
 
 
-class Waiter:
-    """Opens a microphone that is away as soon as it is there, on a thread of its own.
+def is_output_there(wanted: VoiceOutSettings, devices: Devices, platform: str = sys.platform) -> bool:
+    """Whether the wanted output is in the list; for the virtual microphone, whether it could be made."""
+    if wanted.name != VIRTUAL_MICROPHONE:
+        return _is_listed(wanted.name, wanted.host_api, devices[1])
+    if platform.startswith("linux"):
+        return True  # it is no device of PortAudio's, and says itself what it lacks
+    try:
+        find_cable(devices[1], platform)
+    except StandinError:
+        return False
+    return True
 
-    `open_again` finds it (after `renew`, which lets PortAudio look again) and may raise; `take` is given the source,
-    started and heard from, and becomes its owner. Both are called from the waiter's thread. `cancel` may be called
+
+def _is_listed(name: str, host_api: str, devices: list[AudioDevice]) -> bool:
+    names = [device.name for device in devices if not host_api or device.host_api == host_api]
+    return same_device(name, names) is not None if name else bool(devices)
+
+
+class _Device(Protocol):
+    def stop(self) -> None: ...
+
+
+Opened = TypeVar("Opened", bound=_Device)
+
+
+class _Waiting(Generic[Opened]):
+    """Opens a device that is away as soon as it is there, on a thread of its own.
+
+    `open_again` finds it (after `renew`, which lets PortAudio look again) and may raise; `take` is given what was
+    opened, started and seen to work, and becomes its owner. Both are called from this thread. `cancel` may be called
     from any; whoever takes must look at `is_cancelled` under a lock that the canceller holds, too.
     """
 
     def __init__(
         self,
-        wanted: MicrophoneSource,
-        clock: Clock,
+        name: str,
         *,
-        open_again: Callable[[], AudioSource],
+        open_again: Callable[[], Opened],
         renew: Callable[[], None],
-        take: Callable[[AudioSource], None],
-        devices: Callable[[], Devices] = devices_elsewhere,
-        first_try_s: float = 1.0,
-        every_s: float = 2.0,
+        take: Callable[[Opened], None],
+        devices: Callable[[], Devices],
+        first_try_s: float,
+        every_s: float,
     ) -> None:
-        self.wanted = wanted
-        self._clock = clock
         self._open_again, self._renew, self._take, self._devices = open_again, renew, take, devices
         self._first_try_s, self._every_s = first_try_s, every_s
         self._cancelled = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="microphone-waiter", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     @property
     def is_cancelled(self) -> bool:
@@ -120,31 +145,128 @@ class Waiter:
     def _run(self) -> None:
         pause_s = self._first_try_s
         while not self._cancelled.wait(pause_s):
-            pause_s = self._every_s
-            source = None
+            opened = None
             try:
-                if has_open_streams() and not is_there(self.wanted, self._devices()):
-                    continue
-                self._renew()
-                source = self._open_again()
-                source.start(self._clock)
-                if self._is_heard(source):
-                    self._take(source)
-                    return
+                if self._is_there() and not self.is_cancelled:
+                    self._prepare()
+                    opened = self._open_again()
+                    self._start(opened)
+                    if self._is_proven(opened):
+                        self._take(opened)
+                        return
             except StandinError as error:
                 logger.debug("still away: %s", error)
             except Exception:  # a sound system that comes back may fail in any way; the next try is soon
-                logger.exception("the microphone could not be taken up again")
-            if source is not None:
-                source.stop()
+                logger.exception("a sound device could not be taken up again")
+            if opened is not None:
+                opened.stop()
+            pause_s = self._every_s
+
+    def _is_there(self) -> bool:
+        raise NotImplementedError
+
+    def _prepare(self) -> None:
+        self._renew()
+
+    def _start(self, opened: Opened) -> None:
+        raise NotImplementedError
+
+    def _is_proven(self, opened: Opened) -> bool:
+        raise NotImplementedError
+
+
+class Waiter(_Waiting[AudioSource]):
+    """Waits for a microphone; it is there when it delivers sound, and not our own (`guard`)."""
+
+    def __init__(
+        self,
+        wanted: MicrophoneSource,
+        clock: Clock,
+        *,
+        open_again: Callable[[], AudioSource],
+        renew: Callable[[], None],
+        take: Callable[[AudioSource], None],
+        devices: Callable[[], Devices] = devices_elsewhere,
+        guard: OwnVoiceGuard | None = None,
+        first_try_s: float = 1.0,
+        every_s: float = 2.0,
+    ) -> None:
+        self.wanted = wanted
+        self._clock, self._guard = clock, guard
+        super().__init__(
+            "microphone-waiter", open_again=open_again, renew=renew, take=take, devices=devices,
+            first_try_s=first_try_s, every_s=every_s,
+        )  # fmt: skip
+
+    def _is_there(self) -> bool:
+        if self._guard is not None and not self._guard.has_choice():
+            return False
+        return not has_open_streams() or is_there(self.wanted, self._devices())
+
+    def _start(self, opened: AudioSource) -> None:
+        opened.start(self._clock)
+
+    def _is_proven(self, opened: AudioSource) -> bool:
+        return self._is_heard(opened) and (self._guard is None or not self._guard.look())
 
     def _is_heard(self, source: AudioSource) -> bool:
         """Some drivers open what is not there: only sound is proof."""
         end_s = time.monotonic() + _FIRST_SOUND_WITHIN_S
-        while time.monotonic() < end_s and not source.has_ended:
-            if source.read() is not None:
+        while not source.has_ended:
+            if source.read() is not None:  # before the clock: a busy computer may have been away for longer
                 return True
-            if self._cancelled.wait(_POLL_S):
+            if time.monotonic() >= end_s or self._cancelled.wait(_POLL_S):
+                return False
+        return False
+
+
+class OutputWaiter(_Waiting["AnyVoiceOut"]):
+    """Waits for a sound output; it is there when it asks for sound.
+
+    Other streams pause while PortAudio looks again. So the first try does without, and each one that did not do is
+    followed by a longer pause.
+    """
+
+    def __init__(
+        self,
+        wanted: VoiceOutSettings,
+        *,
+        open_again: Callable[[], AnyVoiceOut],
+        renew: Callable[[], None],
+        take: Callable[[AnyVoiceOut], None],
+        devices: Callable[[], Devices] = devices_elsewhere,
+        first_try_s: float = 1.0,
+        every_s: float = 2.0,
+    ) -> None:
+        self.wanted = wanted
+        self._has_tried = False
+        super().__init__(
+            "output-waiter", open_again=open_again, renew=renew, take=take, devices=devices,
+            first_try_s=first_try_s, every_s=every_s,
+        )  # fmt: skip
+
+    def _is_there(self) -> bool:
+        return not has_open_streams() or is_output_there(self.wanted, self._devices())
+
+    def _prepare(self) -> None:
+        if self.wanted.name == VIRTUAL_MICROPHONE and sys.platform.startswith("linux"):
+            return  # no device of PortAudio's
+        has_others = has_open_streams()
+        if self._has_tried or not has_others:
+            self._renew()
+        if self._has_tried and has_others:
+            self._every_s = min(2 * self._every_s, _LONGEST_PAUSE_S)
+        self._has_tried = True
+
+    def _start(self, opened: AnyVoiceOut) -> None:
+        opened.start()
+
+    def _is_proven(self, opened: AnyVoiceOut) -> bool:
+        end_s = time.monotonic() + _FIRST_SOUND_WITHIN_S
+        while not opened.has_failed:
+            if getattr(opened, "has_sounded", True):  # the virtual microphone has nothing to prove
+                return True
+            if time.monotonic() >= end_s or self._cancelled.wait(_POLL_S):
                 return False
         return False
 

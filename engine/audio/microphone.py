@@ -57,12 +57,17 @@ class Microphone:
     def start(self, clock: Clock) -> None:
         """Open the device. Raises `MicrophoneError` with the cause."""
         with device_lock:
-            self._open()
+            index, _ = find_device("input", *self._wanted)
             OpenStream.opened()
+        try:
+            self._open(index)
+        except BaseException:
+            self._close()
+            OpenStream.closed()
+            raise
 
-    def _open(self) -> None:
+    def _open(self, index: int) -> None:
         library = sound_library()
-        index, _ = find_device("input", *self._wanted)
         self._called_s = time.monotonic()
         try:
             self._stream = library.InputStream(
@@ -77,7 +82,6 @@ class Microphone:
             )
             self._stream.start()
         except library.PortAudioError as error:
-            self._close()
             raise _explained(self.label, error) from error
 
     def read(self) -> AudioBlock | None:

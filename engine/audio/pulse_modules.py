@@ -10,6 +10,8 @@ import logging
 import os
 import re
 import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import VoiceOutError
@@ -17,6 +19,9 @@ from engine.errors import VoiceOutError
 logger = logging.getLogger(__name__)
 
 _TIMEOUT_S = 3.0
+SYNC_TEST = "Sync test"
+"""Name of the stream of `PulseRecording`: it hears our own microphone on purpose."""
+
 _OWNER = re.compile(r"standin\.owner=([0-9a-z]+)-([0-9]+)-([0-9]+)-([0-9]+)")
 
 _WATCHER = """
@@ -28,12 +33,20 @@ done
 """
 """Its standard input ends with the owner, however that ended. No Python: it sleeps as long as a call lasts."""
 
+_FOLLOWER = """
+pactl subscribe &
+exec >/dev/null
+cat
+kill $!
+"""
+"""As `_WATCHER`: `pactl` would go on when nobody reads what it says. Its output ends with it, not with the shell's."""
+
 
 class ServerModules:
     """What this process has loaded. Raises `VoiceOutError` where there is no server or no `pactl`."""
 
     def __init__(self) -> None:
-        self.owner = _owner_of(os.getpid())
+        self.owner = owner_of(os.getpid())
         self._loaded: list[int] = []
         self._watcher: subprocess.Popen[bytes] | None = None
 
@@ -72,8 +85,7 @@ class ServerModules:
     def remove_stale(self) -> None:
         """Unload what processes that are gone have left."""
         for index, arguments in sorted(_listed(), reverse=True):
-            found = _OWNER.search(arguments)
-            if found is not None and _is_gone(found.group(0).partition("=")[2]):
+            if any(is_gone(owner) for owner in owners_in(arguments)):
                 logger.info("removing module %d of an engine that is gone", index)
                 _pactl("unload-module", str(index))
 
@@ -103,6 +115,57 @@ class ServerModules:
 def check_server() -> None:
     """Raises `VoiceOutError` where no server answers, or there is no `pactl` to ask with."""
     _asked("info")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnStreams:
+    """Where the server has the streams of one process. All are names of sources, or of sinks in `played`."""
+
+    recorded: frozenset[str] = frozenset()
+    played: frozenset[str] = frozenset()
+    sources: frozenset[str] = frozenset()
+
+
+def own_streams(pid: int | None = None) -> OwnStreams:
+    """Those of this process, as they are now. Raises `VoiceOutError` where no server answers."""
+    pid = os.getpid() if pid is None else pid
+    sources, sinks = (_names(_asked("list", "short", kind)) for kind in ("sources", "sinks"))
+    recorded = _streams_of(pid, _asked("list", "source-outputs"), "Source")
+    played = _streams_of(pid, _asked("list", "sink-inputs"), "Sink")
+    return OwnStreams(
+        recorded=frozenset(sources[index] for index in recorded if index in sources),
+        played=frozenset(sinks[index] for index in played if index in sinks),
+        sources=frozenset(sources.values()),
+    )
+
+
+def _names(listed: str) -> dict[str, str]:
+    """Index -> name of a short list."""
+    rows = [line.split("\t") for line in listed.splitlines()]
+    return {row[0]: row[1] for row in rows if len(row) > 1}
+
+
+def _streams_of(pid: int, listed: str, kind: str) -> list[str]:
+    """Indices of the sources or sinks of a process' streams. Older pactl knows no JSON."""
+    found = []
+    for block in listed.split("\n\n"):
+        device = re.search(rf"^\t{kind}: (\d+)$", block, re.MULTILINE)
+        if device and f'application.process.id = "{pid}"' in block and f'media.name = "{SYNC_TEST}"' not in block:
+            found.append(device.group(1))
+    return found
+
+
+def subscribe() -> subprocess.Popen[bytes]:
+    """A process that writes a line for each thing that happens in the server, until its standard input is closed.
+    Raises `OSError`."""
+    return subprocess.Popen(
+        ["/bin/sh", "-c", _FOLLOWER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"LC_ALL": "C"},
+        start_new_session=True,
+    )
 
 
 def _listed() -> list[tuple[int, str]]:
@@ -148,18 +211,29 @@ def _no_server(detail: str) -> VoiceOutError:
     )
 
 
-def _owner_of(pid: int) -> str:
-    """Boot, pid namespace, pid and start time: the same number is another process in another sandbox, or later."""
-    boot = _text("/proc/sys/kernel/random/boot_id")[:8]
-    return f"{boot or 0}-{_namespace()}-{pid}-{_started(pid)}"
+def owners_in(text: str) -> list[str]:
+    """The owners that a list of modules names, one for each module that has one."""
+    return [found.group(0).partition("=")[2] for found in _OWNER.finditer(text)]
 
 
-def _is_gone(owner: str) -> bool:
+def owner_of(pid: int, read: Callable[[str], str | None] | None = None) -> str:
+    """Boot, pid namespace, pid and start time: the same number is another process in another sandbox, or later.
+
+    `read` gives a file's text, or None.
+    """
+    read = read or _text
+    boot = (read("/proc/sys/kernel/random/boot_id") or "")[:8]
+    return f"{boot or 0}-{_namespace()}-{pid}-{_started(pid, read)}"
+
+
+def is_gone(owner: str, read: Callable[[str], str | None] | None = None) -> bool:
+    """Whether its process has ended; false for one of another machine or sandbox, of which nobody here can tell."""
+    read = read or _text
     boot, namespace, pid, started = owner.split("-")
-    mine = _owner_of(os.getpid()).split("-")
+    mine = owner_of(os.getpid(), read).split("-")
     if [boot, namespace] != mine[:2]:
-        return False  # of another machine or sandbox: nobody here can tell
-    return str(_started(int(pid))) != started
+        return False
+    return str(_started(int(pid), read)) != started
 
 
 def _namespace() -> str:
@@ -169,15 +243,15 @@ def _namespace() -> str:
         return "0"
 
 
-def _started(pid: int) -> int:
+def _started(pid: int, read: Callable[[str], str | None]) -> int:
     """Start time of a process in clock ticks since the machine's; 0 if there is no such process."""
     # The second field is the program's name in brackets and may hold anything.
-    fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    fields = (read(f"/proc/{pid}/stat") or "").rpartition(")")[2].split()
     return int(fields[19]) if len(fields) > 19 and fields[0] not in "ZX" else 0
 
 
-def _text(path: str) -> str:
+def _text(path: str) -> str | None:
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
-        return ""
+        return None

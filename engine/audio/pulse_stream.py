@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.audio.pulse_modules import SYNC_TEST
 from engine.errors import DeviceError
 
 _FLOAT32 = 5 if sys.byteorder == "little" else 6
@@ -49,6 +50,7 @@ class PulsePlayback:
 
     def next_sounds_at_s(self) -> float:
         """Monotonic time at which the sample that is written next leaves the sink."""
+        before_s = latency_s = 0.0
         for _ in range(_TRIES):
             before_s = time.monotonic()
             latency_s = self._stream.latency_s()
@@ -75,7 +77,7 @@ class PulseRecording:
     def __init__(self, source: str, rate_hz: int, *, block_s: float = 0.010) -> None:
         self._block = np.zeros((int(block_s * rate_hz), 1), np.float32)
         attributes = _BufferAttributes(_ANY, _ANY, _ANY, _ANY, self._block.nbytes)
-        self._stream = _Stream(_RECORD, source, "Sync test", rate_hz, attributes)
+        self._stream = _Stream(_RECORD, source, SYNC_TEST, rate_hz, attributes)
         self._rate_hz = rate_hz
         self._count = 0
         self._origins_s: deque[float] = deque(maxlen=round(_PROMPT_WITHIN_S / block_s))

@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 MICROPHONE_LABEL = "Standin Microphone"
 SINK_LABEL = "Standin Voice"
+_LAST = "priority.session=0 priority.driver=0"
+"""PipeWire's session manager makes neither a default while there is another one. PulseAudio computes priorities itself:
+hardware goes before both, but ours before any monitor (see `own_voice`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +121,7 @@ class ServerMicrophone:
             "rate=48000",
             "channels=1",
             "channel_map=mono",
-            f"sink_properties=\"standin.owner={owner} device.description='{sink_label}'\"",
+            f"sink_properties=\"standin.owner={owner} device.description='{sink_label}' {_LAST}\"",
         )
         # Without rewinds it renders 50 ms ahead at most, where else it would begin with two seconds that are lost;
         # PulseAudio before 15 does not know the word.
@@ -130,5 +133,5 @@ class ServerMicrophone:
             f"source_name={self.source}",
             "channels=1",
             "channel_map=mono",
-            f"source_properties=\"standin.owner={owner} device.description='{self.label}'\"",
+            f"source_properties=\"standin.owner={owner} device.description='{self.label}' {_LAST}\"",
         )

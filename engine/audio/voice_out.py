@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from engine.audio.delay_line import DelayLine
-from engine.audio.devices import OpenStream, find_device, sound_library
-from engine.audio.sync_memory import recall_ms
+from engine.audio.devices import OpenStream, device_lock, find_device, sound_library
+from engine.audio.sync_memory import opened_output, recall_ms
 from engine.audio.virtual_microphone import present_cable
 from engine.audio.virtual_voice_out import VirtualVoiceOut
 from engine.errors import VoiceOutError
@@ -20,6 +20,7 @@ from engine.settings import VIRTUAL_MICROPHONE, VoiceOutSettings
 logger = logging.getLogger(__name__)
 
 _LARGEST_OUTPUT_LATENCY_S = 1.0
+_DEAD_AFTER_S = 2.0
 
 
 class VoiceOut:
@@ -28,7 +29,8 @@ class VoiceOut:
     uses_portaudio = True
 
     def __init__(self, name: str = "", host_api: str = "") -> None:
-        self._index, device = find_device("output", name, host_api)
+        self._wanted = (name, host_api)
+        _, device = find_device("output", name, host_api)
         self.label = device.name
         self.microphone = ""
         """What to choose in the call, where this output is a virtual cable."""
@@ -36,14 +38,34 @@ class VoiceOut:
         self.line = DelayLine(device.rate_hz)
         self._mono = np.zeros((1, 1), np.float32)
         self._stream: Any = None
-        self.has_failed = False
+        self.has_sounded = False
+        """Whether the device has asked for anything yet."""
+        self._called_s = 0.0
+        self._has_finished = False
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the device is gone: PortAudio has ended the stream, or its callback is silent."""
+        is_dead = time.monotonic() - self._called_s > _DEAD_AFTER_S
+        return self._stream is not None and (self._has_finished or is_dead)
 
     def start(self) -> None:
         """Open the device. Raises `VoiceOutError` with the cause."""
-        library = sound_library()
+        with device_lock:
+            index, _ = find_device("output", *self._wanted)
+            OpenStream.opened()
         try:
-            self._stream = library.OutputStream(
-                device=self._index,
+            self._open(index)
+        except BaseException:
+            OpenStream.closed()
+            raise
+
+    def _open(self, index: int) -> None:
+        library = sound_library()
+        stream = None
+        try:
+            stream = library.OutputStream(
+                device=index,
                 samplerate=self.line.rate_hz,
                 channels=self.channels,
                 dtype="float32",
@@ -52,18 +74,18 @@ class VoiceOut:
                 callback=self._callback,
                 finished_callback=self._on_finished,
             )
-            self._stream.start()
+            stream.start()
         except library.PortAudioError as error:
-            if self._stream is not None:
-                self._stream.close(ignore_errors=True)
-                self._stream = None
+            if stream is not None:
+                stream.close(ignore_errors=True)
             raise VoiceOutError(
                 f'The sound output "{self.label}" could not be opened.',
                 code="voice_out.failed",
                 hint="It may be in use or gone: choose another one.",
                 detail=str(error),
             ) from error
-        OpenStream.opened()
+        self._called_s = time.monotonic()  # a driver may take long to open
+        self._stream = stream
 
     def stop(self) -> None:
         """Give the device back; safe to call twice."""
@@ -78,16 +100,18 @@ class VoiceOut:
         OpenStream.closed()
 
     def _callback(self, out: np.ndarray, frames: int, times: Any, status: Any) -> None:
+        now_s = time.monotonic()
+        self._called_s, self.has_sounded = now_s, True
         ahead_s = times.outputBufferDacTime - times.currentTime
         if not 0.0 <= ahead_s <= _LARGEST_OUTPUT_LATENCY_S:
             ahead_s = frames / self.line.rate_hz
         if len(self._mono) != frames:
             self._mono = np.zeros((frames, 1), np.float32)
-        self.line.fill(self._mono, time.monotonic() + ahead_s)
+        self.line.fill(self._mono, now_s + ahead_s)
         out[:] = self._mono
 
     def _on_finished(self) -> None:
-        self.has_failed = self._stream is not None
+        self._has_finished = True
 
 
 AnyVoiceOut = VoiceOut | VirtualVoiceOut
@@ -104,7 +128,7 @@ def correction_s(settings: VoiceOutSettings) -> float:
     """How much later than the picture the voice is to be played: as set, or as the last sync test found."""
     if settings.offset_ms is not None:
         return 1e-3 * settings.offset_ms
-    return 1e-3 * recall_ms(settings.name, settings.host_api)
+    return 1e-3 * recall_ms(*opened_output(settings.name, settings.host_api))
 
 
 def _found(name: str, host_api: str) -> AnyVoiceOut:

@@ -82,6 +82,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         metavar="NAME",
         help='play the voice, delayed to match, on this output ("virtual": a microphone for the call)',
     )
+    parser.add_argument(
+        "--voice-out-api", default="", metavar="API", help="the output's host API, if its name is there twice"
+    )
     parser.add_argument("--record", metavar="FILE.mp4", help="record picture and sound")
     parser.add_argument("--force", action="store_true", help="replace the recording if it exists")
     parser.add_argument(
@@ -137,7 +140,7 @@ def _settings(arguments: argparse.Namespace) -> SessionSettings:
     camera = None if arguments.no_camera else CameraSettings(device=arguments.camera, backend=arguments.camera_backend)
     voice_out = None
     if arguments.voice_out is not None:
-        voice_out = VoiceOutSettings(name=voice_out_name(arguments.voice_out))
+        voice_out = VoiceOutSettings(name=voice_out_name(arguments.voice_out), host_api=arguments.voice_out_api)
     if arguments.seconds is not None and not arguments.seconds > 0:  # not a number is no time, either
         raise UsageError(f"{arguments.seconds:g} seconds are no time.", hint="Give a number above 0.")
     return SessionSettings(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from typing import Any
 
 from engine.diagnosis.catalogue import Catalogue, Finding
@@ -15,7 +13,6 @@ _PORTAUDIO = {
     "debian": "libportaudio2", "fedora": "portaudio", "arch": "portaudio", "suse": "portaudio",
 }  # fmt: skip
 _PACTL = {"debian": "pulseaudio-utils", "fedora": "pulseaudio-utils", "arch": "libpulse", "suse": "pulseaudio-utils"}
-_OWNER = re.compile(r"standin\.owner=[0-9a-z]+-([0-9]+)-")
 _NAMES_TOLD = 4
 
 
@@ -56,6 +53,7 @@ def outputs(system: System, texts: Catalogue, devices: DevicesListed) -> list[Fi
 
 def virtual_microphone(system: System, texts: Catalogue, devices: DevicesListed) -> list[Finding]:
     """Whether other programs can be given the delayed voice."""
+    from engine.audio.pulse_modules import is_gone, owners_in
     from engine.audio.virtual_microphone import MICROPHONE_LABEL, find_cable
 
     if not system.is_linux:
@@ -70,7 +68,7 @@ def virtual_microphone(system: System, texts: Catalogue, devices: DevicesListed)
         return [texts.found("virtual microphone", "virtual_microphone.no_tools", command=command)]
     if not listed.is_good:
         return [texts.found("virtual microphone", "virtual_microphone.no_server")]
-    stale = sum(not _lives(system, pid) for pid in _OWNER.findall(listed.output))
+    stale = sum(is_gone(owner, system.read) for owner in owners_in(listed.output))
     if stale:
         return [texts.found("virtual microphone", "virtual_microphone.stale", count=stale)]
     return [texts.found("virtual microphone", "virtual_microphone.good", name=MICROPHONE_LABEL)]
@@ -88,10 +86,6 @@ def _has_server(system: System) -> bool:
     """True also where there is nothing to ask with."""
     asked = system.run(["pactl", "info"])
     return asked.is_good or asked.status is None
-
-
-def _lives(system: System, pid: str) -> bool:
-    return system.exists(os.path.join("/proc", pid))
 
 
 def _default_name(devices: list[AudioDevice]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from engine.audio.hotplug import ZERO_FOR_S, DefaultFollower, Waiter, why_zeros
+from engine.audio.own_voice import OwnVoiceGuard
 from engine.audio.sources import AudioSource
 from engine.clock import Clock
 from engine.protocol.messages import AudioDevice, Reason
@@ -15,12 +16,20 @@ from engine.stream.listener import Listener
 
 logger = logging.getLogger(__name__)
 
+_OWN_VOICE = "The sound server has put Standin's own voice in place of the microphone"
+_OWN_VOICE_HINT = "Connect a microphone or choose one; Standin's own must not be the system's default."
+
 
 class MicrophoneHost(Protocol):
-    """What the session does for the watch. All but `tell` are called from threads of the watch's own."""
+    """What the session does for the watch. All but `tell` and `is_voice_played` are called from threads of the watch's
+    own."""
 
     def tell(self, reason: Reason, *, is_error: bool) -> None:
         """Let the user know."""
+        ...
+
+    def is_voice_played(self) -> bool:
+        """Whether there is a voice out, which a microphone could hear. Called by `look`."""
         ...
 
     def rest(self) -> None:
@@ -48,11 +57,19 @@ class MicrophoneWatch:
     """All methods are called under the session's lock: `begin` and `end` by whoever changes the source, `look` by its
     stats thread, a few times a second."""
 
-    def __init__(self, host: MicrophoneHost, clock: Clock, *, waiter: Callable[..., Waiter] = Waiter) -> None:
-        self._host, self._clock, self._make_waiter = host, clock, waiter
+    def __init__(
+        self,
+        host: MicrophoneHost,
+        clock: Clock,
+        *,
+        waiter: Callable[..., Waiter] = Waiter,
+        guard: Callable[[], OwnVoiceGuard] = OwnVoiceGuard,
+    ) -> None:
+        self._host, self._clock, self._make_waiter, self._make_guard = host, clock, waiter, guard
         self._wanted: MicrophoneSource | None = None
         self._waiter: Waiter | None = None
         self._follower: DefaultFollower | None = None
+        self._guard: OwnVoiceGuard | None = None
         self._is_zero_told = False
 
     @property
@@ -84,6 +101,9 @@ class MicrophoneWatch:
         follower, self._follower = self._follower, None
         if follower is not None:
             follower.end()
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.end()
         self._wanted = None
 
     def look(self, listener: Listener) -> None:
@@ -92,19 +112,29 @@ class MicrophoneWatch:
         if source is None or wanted is None or self.is_waiting:
             return
         if source.has_ended:
-            self._wait_for(wanted, source.label)
+            what = f'The microphone "{source.label}" is gone'
+            self._wait_for(wanted, what, "It is taken again as soon as it is connected; or choose another one.")
+        elif self._is_hearing_itself():
+            self._wait_for(wanted, _OWN_VOICE, _OWN_VOICE_HINT)
         elif listener.zero_s >= ZERO_FOR_S and not self._is_zero_told:
             self._is_zero_told = True
             self._host.tell(why_zeros(source.label), is_error=False)
 
-    def _wait_for(self, wanted: MicrophoneSource, label: str) -> None:
-        message = f'The microphone "{label}" is gone, so the portrait is silent.'
-        hint = "It is taken again as soon as it is connected; or choose another one."
+    def _is_hearing_itself(self) -> bool:
+        """Watched from the first voice out on."""
+        if self._guard is None and self._host.is_voice_played() and OwnVoiceGuard.is_needed():
+            self._guard = self._make_guard()
+            self._guard.start()
+        return self._guard is not None and self._guard.is_hearing_itself
+
+    def _wait_for(self, wanted: MicrophoneSource, what: str, hint: str) -> None:
+        message = f"{what}, so the portrait is silent."
         self._host.tell(Reason(code="microphone.lost", message=message, hint=hint), is_error=True)
         self.wait(wanted)
 
     def wait(self, wanted: MicrophoneSource, *, word: str = "back") -> None:
         """Rest until it can be taken again. Under the session's lock."""
+        guard = self._guard  # knows what was listened to before, though it looks no more by itself
         self.end()
         self._wanted = wanted
         self._host.rest()
@@ -122,6 +152,7 @@ class MicrophoneWatch:
             open_again=lambda: self._host.open_again(wanted),
             renew=self._host.renew,
             take=take,
+            guard=guard,
         )
         waiter.start()
 

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING
 
 from engine.clock import Clock
-from engine.errors import MicrophoneError, UsageError
+from engine.errors import MicrophoneError, StandinError, UsageError
 from engine.protocol.messages import Reason
 from engine.settings import (
     GateSettings,
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from engine.audio.sources import AudioSource
 
 
+logger = logging.getLogger(__name__)
+
+
 class SessionSound:
     """Devices are opened, closed and exchanged under `_devices_lock`, for seconds; what the audio thread uses changes
     under `_audio_lock`, which is taken after the other one and held for moments. `step` is the audio thread's, `look`
@@ -44,7 +48,9 @@ class SessionSound:
         self._devices_lock = threading.RLock()
         self._has_stopped_microphone = self._is_absent = False
         self._microphone = MicrophoneWatch(_MicrophoneHost(self), clock)
-        self.voice = SessionVoice(settings.voice_out, self._audio_lock, self._devices_lock, reporter)
+        self.voice = SessionVoice(
+            settings.voice_out, self._audio_lock, self._devices_lock, reporter, renew=self._renew_for_voice
+        )
 
     # ------------------------------------------------------------------------------------------- beginning and end
 
@@ -161,6 +167,24 @@ class SessionSound:
             if voice is not None:
                 self.voice.take_again(voice)
 
+    def _renew_for_voice(self) -> None:
+        """As `_renew_devices`, for an output: the microphone is opened again at once, or waited for."""
+        with self._devices_lock:
+            self._renew_devices()
+            source = self._source
+            if not self._has_stopped_microphone or not isinstance(source, MicrophoneSource):
+                return
+            self._has_stopped_microphone = False
+            try:
+                fresh = open_source(source)
+                fresh.start(self._clock)
+            except StandinError as error:
+                logger.warning("the microphone is waited for: %s", error)
+                self._microphone.wait(source)
+                return
+            self._microphone.begin(source)
+            self._listen_to(fresh, source)
+
     def _follow_source(self, graph: Graph) -> bool:
         source = graph.listener.source
         if not isinstance(self._source, MicrophoneSource):
@@ -229,6 +253,9 @@ class _MicrophoneHost:
 
     def tell(self, reason: Reason, *, is_error: bool) -> None:
         self._sound._reporter.note(reason, is_error=is_error)
+
+    def is_voice_played(self) -> bool:
+        return self._sound.voice.line is not None
 
     def rest(self) -> None:
         silence = open_source(SilentSource())

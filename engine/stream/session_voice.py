@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from engine.errors import StandinError
+from engine.errors import StandinError, VoiceOutError
 from engine.protocol.messages import Reason, VoiceOutChanged
 from engine.settings import VoiceOutSettings
 from engine.stream.listener import Listener
@@ -13,12 +14,16 @@ from engine.stream.reporter import Reporter
 
 if TYPE_CHECKING:
     from engine.audio.delay_line import DelayLine
+    from engine.audio.hotplug import OutputWaiter
     from engine.audio.voice_out import AnyVoiceOut
+
+_ABSENT = ("voice_out.none", "voice_out.missing", "voice_out.no_cable")
 
 
 class SessionVoice:
     """Outputs are opened and closed under `devices_lock`; what the audio thread uses changes under `audio_lock`. Both
-    are `SessionSound`'s. `look` is the statistics', the rest the session's."""
+    are `SessionSound`'s. `look` is the statistics', the rest the session's. `renew` lets PortAudio look again, while
+    what it has open pauses."""
 
     def __init__(
         self,
@@ -26,11 +31,14 @@ class SessionVoice:
         audio_lock: threading.Lock,
         devices_lock: threading.RLock,
         reporter: Reporter,
+        *,
+        renew: Callable[[], None],
     ) -> None:
-        self._settings, self._reporter = settings, reporter
+        self._settings, self._reporter, self._renew = settings, reporter, renew
         self._audio_lock, self._devices_lock = audio_lock, devices_lock
         self._listener: Listener | None = None
         self._output: AnyVoiceOut | None = None
+        self._waiter: OutputWaiter | None = None
 
     @property
     def line(self) -> DelayLine | None:
@@ -43,18 +51,23 @@ class SessionVoice:
         self._listener = listener
 
     def change(self, settings: VoiceOutSettings | None) -> None:
-        """Play on an output, another one, or nowhere."""
+        """Play on an output, another one, or nowhere. Raises `DeviceError`; the one before goes on then, or is waited
+        for as before."""
         if settings is not None and self._shifts(settings):
             return
         with self._devices_lock:
-            self.play_on(find_voice_out(settings) if settings is not None else None)
+            self.play_on(self._found(settings) if settings is not None else None)
             self._settings = settings
 
     def play_on(self, output: AnyVoiceOut | None) -> None:
         """Start `output` and let it take over. Raises `VoiceOutError`; the one before goes on then."""
-        assert self._listener is not None
         if output is not None:
             output.start()
+        self._let_play(output)
+
+    def _let_play(self, output: AnyVoiceOut | None) -> None:
+        assert self._listener is not None
+        self._wait_no_more()
         with self._audio_lock:
             old, self._output = self._output, output
             self._listener.voice = output.line.write if output is not None else None
@@ -64,6 +77,21 @@ class SessionVoice:
             self._reporter.emit(VoiceOutChanged(is_open=True, label=output.label, microphone=output.microphone))
         elif old is not None:
             self._reporter.emit(VoiceOutChanged(is_open=False))
+
+    def _found(self, settings: VoiceOutSettings) -> AnyVoiceOut:
+        """Also one that came after PortAudio had looked."""
+        from engine.audio.devices import has_open_streams
+        from engine.audio.hotplug import devices_elsewhere, is_output_there
+
+        try:
+            return find_voice_out(settings)
+        except VoiceOutError as error:
+            if error.code not in _ABSENT or not has_open_streams():
+                raise
+            if not is_output_there(settings, devices_elsewhere()):
+                raise
+        self._renew()
+        return find_voice_out(settings)
 
     def release_device(self) -> AnyVoiceOut | None:
         """Close an output of PortAudio's, which is about to look for devices again; `take_again` opens it."""
@@ -76,14 +104,25 @@ class SessionVoice:
         return output
 
     def take_again(self, output: AnyVoiceOut) -> None:
-        """Open what `release_device` returned anew; what fails is told."""
+        """Open what `release_device` returned anew; what fails is told, and waited for."""
+        wanted = self._wanted(output)
         try:
-            self.play_on(find_voice_out(self._settings or VoiceOutSettings(name=output.label)))
+            self.play_on(find_voice_out(wanted))
         except StandinError as error:
             self._reporter.fail(error)
+            self._reporter.emit(VoiceOutChanged(is_open=False))
+            self._wait(wanted)
 
     def look(self) -> None:
-        """An output that is gone plays nothing any more; the picture goes on without it."""
+        """An output that is gone plays nothing until it is there again; the picture goes on without it."""
+        if not self._devices_lock.acquire(blocking=False):  # somebody opens a device, which takes seconds: next time
+            return
+        try:
+            self._look()
+        finally:
+            self._devices_lock.release()
+
+    def _look(self) -> None:
         with self._audio_lock:
             output = self._output
             if output is None or not output.has_failed:
@@ -91,15 +130,52 @@ class SessionVoice:
             self._forget()
         output.stop()
         message = f'The sound output "{output.label}" is gone, so your voice is not played.'
-        hint = "Connect it again and choose it, or choose another one."
+        hint = "It is taken again as soon as it is connected; or choose another one."
         self._reporter.note(Reason(code="voice_out.lost", message=message, hint=hint), is_error=True)
         self._reporter.emit(VoiceOutChanged(is_open=False))
+        self._wait(self._wanted(output))
 
     def end(self) -> None:
         """Give the output back; after the audio thread has ended."""
-        output, self._output = self._output, None
+        with self._devices_lock:
+            self._wait_no_more()
+            output, self._output = self._output, None
         if output is not None:
             output.stop()
+
+    def _wait(self, wanted: VoiceOutSettings) -> None:
+        """Under `devices_lock`."""
+        from engine.audio.hotplug import OutputWaiter
+
+        self._wait_no_more()
+
+        def take(output: AnyVoiceOut) -> None:
+            self._take_back(output, waiter)
+
+        waiter = self._waiter = OutputWaiter(
+            wanted,
+            open_again=lambda: find_voice_out(wanted),
+            renew=self._renew,
+            take=take,
+        )
+        waiter.start()
+
+    def _take_back(self, output: AnyVoiceOut, waiter: OutputWaiter) -> None:
+        with self._devices_lock:
+            if not waiter.is_cancelled:
+                self._let_play(output)
+                message = f'Your voice is played on "{output.label}" again.'
+                self._reporter.note(Reason(code="voice_out.back", message=message), is_error=False)
+                return
+        output.stop()
+
+    def _wait_no_more(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.cancel()
+
+    def _wanted(self, output: AnyVoiceOut) -> VoiceOutSettings:
+        return self._settings or VoiceOutSettings(name=output.label)
 
     def _shifts(self, settings: VoiceOutSettings) -> bool:
         """Only the offset is another one: the output goes on, and moves the voice without a click."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.audio.hearing import Hearing, open_hearing
-from engine.audio.sync_memory import MOST_MS, remember_ms
+from engine.audio.sync_memory import MOST_MS, opened_output, remember_ms
 from engine.audio.voice_out import AnyVoiceOut, correction_s, open_voice_out
 from engine.clock import Clock, SystemClock
 from engine.errors import Cancelled, DeviceError
@@ -17,6 +17,7 @@ from engine.media import SAMPLE_RATE_HZ, AudioChunk, ChunkSpec, Notice, Portrait
 from engine.protocol.messages import SyncMeasured
 from engine.settings import MicrophoneSource, SessionSettings, VoiceOutSettings
 from engine.sinks.base import PresentedFrame
+from engine.stream import output_memory
 from engine.stream.graph import Graph
 from engine.stream.swap import Scene
 from engine.stream.sync_signal import ChirpSource, find_chirp
@@ -61,6 +62,7 @@ class SyncTest:
         self._seconds, self._is_stored = max(LEAST_SECONDS, seconds), is_stored
         self._clock = clock or SystemClock()
         self._cancelled = threading.Event()
+        self._opened = ("", "")
 
     def cancel(self) -> None:
         """End a running test with `Cancelled` soon."""
@@ -70,6 +72,7 @@ class SyncTest:
         """Play, listen, compare, store. Raises `DeviceError` and its kinds where a device cannot be used or the
         chirps were not heard well enough to say anything, and `Cancelled`."""
         voice = open_voice_out(self._voice_out)
+        self._opened = opened_output(self._voice_out.name, self._voice_out.host_api)
         voice.start()
         try:
             hearing = open_hearing(voice, self._microphone)
@@ -95,13 +98,17 @@ class SyncTest:
                 progress.update("sync test", passed_s, self._seconds, "s")
         progress.update("sync test", self._seconds, self._seconds, "s")
         hearing.stop()
+        if self._is_stored and voice.line.late_s > 0.0:
+            needed_s = rig.graph.delay_s + voice.line.late_s
+            output_memory.remember(voice.label, needed_s, voice.line.offset_s)
         return compare(source.begins_s, rig, hearing)
 
     def _judged(self, compared: Comparison, voice: AnyVoiceOut, hearing: Hearing) -> SyncMeasured:
         heard = compared.heard
         if len(heard) < max(2, len(compared.offsets_s) // 2):
             raise _not_heard(len(heard), len(compared.offsets_s), voice, hearing)
-        offset_s = float(np.median(heard))
+        # What this test's own delay was too short for is no correction: the next one is made for it.
+        offset_s = float(np.median(heard)) + voice.line.late_s
         spread_s = float(np.subtract(*np.percentile(heard, [75, 25])))
         if spread_s > _LARGEST_SPREAD_S:
             raise DeviceError(
@@ -128,7 +135,7 @@ class SyncTest:
 
     def _store(self, correction_ms: float) -> bool:
         try:
-            remember_ms(self._voice_out.name, self._voice_out.host_api, correction_ms)
+            remember_ms(*self._opened, correction_ms)
         except OSError as error:
             raise DeviceError(
                 "The correction could not be stored.",
@@ -172,6 +179,7 @@ class _Rig:
             present=self._present,
             on_failure=self._failed,
             coming=(self.marker.spec.chunk, _FIRST_FRAME_S),
+            least_delay_s=output_memory.delay_for(voice.label, voice.line.offset_s),
         )
         self.graph.listener.voice = voice.line.write
 

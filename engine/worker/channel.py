@@ -10,6 +10,7 @@ import stat
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
@@ -68,11 +69,17 @@ class Channel:
 
 
 class Doorway:
-    """Where rank 0 connects: `wait` gives the line to the first that knows the secret; nobody else comes in then."""
+    """Where rank 0 connects: `wait` gives the line to the first that knows the secret; nobody else comes in then.
+
+    Raises `GeneratorError` if somebody else waits there."""
 
     def __init__(self, address: str, key: bytes | None, receives: Any) -> None:
         self.address, self._receives = address, receives
-        self._listener = Listener(address, _FAMILY, authkey=key)
+        with contextlib.ExitStack() as claim:
+            if sys.platform != "win32":
+                claim.enter_context(_claimed(address))
+            self._listener = Listener(address, _FAMILY, authkey=key)
+            self._claim = claim.pop_all()
         self._is_closing = False
         self._channel: Channel | None = None
         self._arrived = threading.Event()
@@ -99,6 +106,7 @@ class Doorway:
             self._channel.close()
         with contextlib.suppress(FileNotFoundError):  # somebody has cleared the folder
             self._listener.close()
+        self._claim.close()
 
     def _accept(self) -> None:
         while not self._is_closing:
@@ -143,10 +151,8 @@ def key_from_environment() -> bytes | None:
 
 
 def check_door(address: str) -> None:
-    """Whether `address` can be a door without a secret: a path in a folder of ours that nobody else may enter.
-
-    Removes what an engine that was killed has left there. Raises `GeneratorError`.
-    """
+    """Whether `address` can be a door without a secret: a path in a folder of ours that nobody else may enter, where
+    nothing but a socket is in the way. Raises `GeneratorError`."""
     if sys.platform == "win32":
         return
     path = Path(address)
@@ -166,21 +172,56 @@ def check_door(address: str) -> None:
             code="worker.door",
             hint=f"Use one of your own: chmod 700 {path.parent}",
         )
-    _remove_stale(path)
-
-
-def _remove_stale(path: Path) -> None:
-    if not path.exists():
-        return
-    if not path.is_socket():
+    if path.exists() and not path.is_socket():
         raise GeneratorError(f"{path} is there already and is no socket.", code="worker.door", hint="Choose another.")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+
+
+if sys.platform != "win32":
+    import fcntl
+
+    @contextlib.contextmanager
+    def _claimed(address: str) -> Iterator[None]:
+        """A file beside the socket is locked meanwhile, which ends with this process at the latest: a socket that is
+        there when the lock is had was left by an engine that was killed, and is removed.
+
+        To try whether somebody answers there would not do: an engine that waits would take that for its rank 0.
+        Raises `GeneratorError`."""
+        path = f"{address}.lock"
+        handle = _locked(path, address)
         try:
-            probe.connect(str(path))
-        except OSError:
-            path.unlink(missing_ok=True)
-            return
-    raise GeneratorError(f"Another engine waits for ranks at {path}.", code="worker.door", hint="Choose another path.")
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(address)
+            yield
+        finally:
+            with contextlib.suppress(FileNotFoundError):  # somebody has cleared the folder
+                os.unlink(path)  # before the lock is given back: whoever gets it then finds that it is of no use
+            os.close(handle)
+
+    def _locked(path: str, address: str) -> int:
+        while True:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(handle), os.stat(path)):
+                    return handle
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                os.close(handle)
+                raise _not_locked(address, error) from error
+            os.close(handle)  # its owner has just left and removed it
+
+    def _not_locked(address: str, error: OSError) -> GeneratorError:
+        if isinstance(error, BlockingIOError):
+            return GeneratorError(
+                f"Another engine waits for ranks at {address}.", code="worker.door", hint="Choose another path."
+            )
+        return GeneratorError(
+            f"The ranks' socket {address} cannot be locked.",
+            code="worker.door",
+            hint="Choose a folder on a disk of this machine.",
+            detail=str(error),
+        )
 
 
 def _knock(address: str) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import time
 from datetime import timedelta
 
 import msgspec
@@ -20,6 +21,7 @@ import torch
 import torch.distributed as dist
 
 from engine.errors import GeneratorError
+from engine.worker.faults import spoken
 from engine.worker.messages import Fault, Message, RankCommand, decode, encode
 
 logger = logging.getLogger(__name__)
@@ -27,22 +29,30 @@ logger = logging.getLogger(__name__)
 _HEADER = 4  # magic, command number, bytes of the command, bytes that come with it
 _MAGIC = 0x52414E4B
 _JOIN_S = 120.0
+_LOOK_EVERY_S = 0.2
 
 
 class Lockstep:
     """One rank's place among the others. `store` is a file (one machine), or empty for what torchrun has set up.
+    Rank 0 may come up to `wait_s` later than the others: it waits for an engine first.
 
-    Raises what torch raises when the others do not come.
+    Raises `GeneratorError` or what torch raises when the others do not come.
     """
 
-    def __init__(self, *, rank: int, size: int, store: str, timeout_s: float, load_timeout_s: float) -> None:
+    def __init__(
+        self, *, rank: int, size: int, store: str, timeout_s: float, load_timeout_s: float, wait_s: float = 600.0
+    ) -> None:
         self.rank, self.size, self.timeout_s = rank, size, timeout_s
         self._timeout, self._load_timeout = timedelta(seconds=timeout_s), timedelta(seconds=load_timeout_s)
-        self._store = _store(store, size)
+        join_s = _JOIN_S if rank == 0 else wait_s + _JOIN_S
+        shared = _store(store, size, join_s)
+        # While a client of torchrun's store waits for something, it does nothing else: notes have one of their own.
+        board = _store(store, size, join_s)
+        attempt = "group" if store else str(begin_together(shared, rank, size, join_s))
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
         dist.init_process_group(
             backend,
-            store=dist.PrefixStore("group", self._store),
+            store=dist.PrefixStore(attempt, shared),
             rank=rank,
             world_size=size,
             timeout=timedelta(seconds=_JOIN_S),
@@ -50,7 +60,7 @@ class Lockstep:
         control = dist.new_group(backend="gloo", timeout=self._load_timeout)
         assert isinstance(control, dist.ProcessGroup)
         self._control = control
-        self._notes = dist.PrefixStore("notes", self._store)
+        self._notes = dist.PrefixStore(f"notes of {attempt}", board)
         self._number = 0
 
     def say(self, command: Message, extra: np.ndarray | None = None) -> None:
@@ -106,6 +116,7 @@ class Lockstep:
             return mine
         if mine is not None:
             self.note(name, msgspec.json.encode(mine))
+            self.notes(name)  # the store answers in order: once it has, the note is there
         count = torch.tensor([mine is not None], dtype=torch.int32)
         dist.all_reduce(count, group=self._control)
         if not count.item():
@@ -153,8 +164,51 @@ class Lockstep:
         return tensor
 
 
-def _store(path: str, size: int) -> dist.Store:
+def _store(path: str, size: int, wait_s: float) -> dist.Store:
+    """A client of its own each time. Raises what torch raises if there is no store within `wait_s`."""
     if path:
         return dist.FileStore(path, size)
-    store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(seconds=_JOIN_S)))
+    store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(seconds=wait_s)))
     return dist.PrefixStore("standin", store)
+
+
+def begin_together(store: dist.Store, rank: int, size: int, limit_s: float) -> int:
+    """The number of the attempt that all ranks begin together now; raises `GeneratorError` after `limit_s`.
+
+    torchrun can keep one store over restarts, where ranks would find what those before them have left. torchrun's own
+    count of restarts does not tell attempts apart: on another machine it may be another number."""
+    return _called_together(store, size, limit_s) if rank == 0 else _found(store, rank, limit_s)
+
+
+def _called_together(store: dist.Store, size: int, limit_s: float) -> int:
+    """Rank 0 opens an attempt, which begins once all others have come to it."""
+    attempt, deadline_s = store.add("attempts", 1), time.monotonic() + limit_s
+    while missing := [rank for rank in range(1, size) if not store.check([f"{attempt}/has/{rank}"])]:
+        _check_time(deadline_s, limit_s, missing[0])
+        time.sleep(_LOOK_EVERY_S)
+    store.set(f"{attempt}/begins", "")
+    return attempt
+
+
+def _found(store: dist.Store, rank: int, limit_s: float) -> int:
+    """The others come to the newest attempt; one that has begun without this process was for the one before it."""
+    mine, deadline_s = 0, time.monotonic() + limit_s
+    while True:
+        newest = store.add("attempts", 0)
+        begins = store.check([f"{newest}/begins"])
+        if begins and newest == mine:
+            return mine
+        if newest not in (0, mine) and not begins:
+            store.set(f"{newest}/has/{rank}", "")
+            mine = newest
+        _check_time(deadline_s, limit_s, 0)
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _check_time(deadline_s: float, limit_s: float, missing: int) -> None:
+    if time.monotonic() > deadline_s:
+        raise GeneratorError(
+            f"Rank {missing} has not come within {spoken(limit_s)}.",
+            code="worker.rank_missing",
+            hint="Look at what torchrun says on its machine.",
+        )

@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--still-s", type=float, default=60.0, help="meanwhile, how long all ranks may stand still")
     parser.add_argument("--parent", type=int, default=0, metavar="PID", help="leave when this process has ended")
     parser.add_argument("--background", action="store_true", help="let other processes have the processor first")
-    parser.add_argument("--wait-s", type=float, default=600.0, help="how long to wait for the engine")
+    parser.add_argument("--wait-s", type=float, default=600.0, help="how long rank 0 waits for the engine")
     return parser
 
 

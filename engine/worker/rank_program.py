@@ -66,6 +66,7 @@ class RankProgram:
             store=options.store,
             timeout_s=options.timeout_s,
             load_timeout_s=options.load_timeout_s,
+            wait_s=options.wait_s,
         )
         self._open: Open | None = None
         self._maker: GeneratorMaker | None = None

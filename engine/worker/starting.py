@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from engine.errors import GeneratorError
+from engine.worker import faults
 from engine.worker.channel import Channel, LineClosed
 from engine.worker.fate import Fate
 from engine.worker.group_settings import GroupSettings
@@ -43,6 +44,8 @@ def line_to_ranks(settings: GroupSettings, launch: Launch, fate: Fate, tell: Cal
     channel: Channel | None = None
     try:
         while channel is None or not channel.poll(_LOOK_EVERY_S):
+            if settings.ranks_at and channel is None and time.monotonic() > deadline_s:
+                raise faults.nobody_came(wait_s)
             fate.check(deadline_s, wait_s)
             tell()
             channel = channel or launch.wait(_LOOK_EVERY_S)

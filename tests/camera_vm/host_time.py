@@ -6,7 +6,6 @@ import itertools
 import time
 from pathlib import Path
 
-
 ENOUGH = 0.1
 """What must be idle of a time for the computer to have been free in it."""
 LONGEST_WAIT_S = 3.0

@@ -231,7 +231,7 @@ def test_a_live_camera_cannot_be_removed_and_a_removed_one_is_missed(removable, 
 
 @pytest.fixture
 def removable(is_old_driver):
-    """Whatever becomes of the test, the next one finds the camera (and, set up before `produce`, this ends after it)."""
+    """Whatever becomes of the test, the next one finds the camera. Set up before `produce`, this ends after it."""
     yield
     if not Path(CAMERA).exists():
         bring_back(is_old_driver)

@@ -7,7 +7,6 @@ A busy machine may miss ticks and hold pictures; it may not miss one that is not
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import gc
 import os
@@ -319,7 +318,7 @@ def test_a_taken_rendezvous_port_is_of_no_account(session):
 
 
 @pytest.mark.slow
-def test_ten_kills_in_a_row_leave_nothing_behind(session):
+def test_ten_kills_in_a_row_leave_nothing_behind(session, fixture_module):
     """Of ranks that start, load and run, of either of them and of the process that watches them. A cache may grow
     once, what leaks does it again: then there are some more kills."""
     session.until_ranks_show()
@@ -330,7 +329,7 @@ def test_ten_kills_in_a_row_leave_nothing_behind(session):
             session.until_ranks_show()
             session.until(lambda: _only_one_group(session))
             held.append(_settled())
-            memory.append(_in_use())
+            memory.append(fixture_module("memory_in_use").in_use())
             if kill + 1 >= KILLS and memory[-1] - memory[-2] < GROWTH_BYTES:
                 break
     # What tests before these had left to the garbage collector may be gone by now.
@@ -346,24 +345,6 @@ def _kill_one(session, kill: int) -> None:
     (victim.parent() if kill == 8 else victim).kill()
     session.until(lambda: session.pids != pids and _is_there(session, pids))
     assert len(session.errors()) == told + 1, "one sentence"
-
-
-class _Mallinfo(ctypes.Structure):
-    """`struct mallinfo2` of the GNU C library."""
-
-    _names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
-    _fields_ = [(name, ctypes.c_size_t) for name in _names.split()]
-
-
-def _in_use() -> int:
-    """Bytes that this process has asked for and not given back, small Python objects as 64 each. What it occupies goes
-    up and down by 15 MB with what the allocator keeps; it is the figure only where there is no better one."""
-    mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None) if sys.platform == "linux" else None
-    if mallinfo is None:
-        return psutil.Process().memory_info().rss
-    mallinfo.restype = _Mallinfo
-    figures = mallinfo()
-    return figures.uordblks + figures.hblkhd + 64 * sys.getallocatedblocks()
 
 
 def _is_there(session, before) -> bool:

@@ -282,13 +282,14 @@ def ledger():
 
 
 @pytest.fixture
-def counted(ledger, nothing_left):
+def counted(ledger, nothing_left, fixture_module):
     """Enters a line in the ledger after the test, once nothing is left of its ranks."""
     yield
     nothing_left()
     own = psutil.Process()
     descriptors = own.num_handles() if sys.platform == "win32" else own.num_fds()
-    ledger.append((descriptors, own.num_threads(), _segments(), own.memory_info().rss))
+    in_use = fixture_module("memory_in_use").in_use()
+    ledger.append((descriptors, own.num_threads(), _segments(), in_use))
 
 
 @pytest.mark.parametrize(

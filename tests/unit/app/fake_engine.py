@@ -93,14 +93,19 @@ class FakeEngine:
             )
         )  # fmt: skip
         for line in sys.stdin.buffer:
-            if self._log:
-                with open(self._log, "ab") as file:
-                    file.write(line)
-            if self.mode != "deaf":
-                self.answer(decode_command(line))
+            self.take(line)
         while self.mode == "stubborn":
             time.sleep(1)
         self._close_preview()
+
+    def take(self, line: bytes) -> m.Command:
+        if self._log:
+            with open(self._log, "ab") as file:
+                file.write(line)
+        command = decode_command(line)
+        if self.mode != "deaf":
+            self.answer(command)
+        return command
 
     def begin_silent(self) -> None:
         while True:
@@ -193,6 +198,10 @@ class FakeEngine:
         if self.is_live:
             return m.Reason(code="sync.session_running", message="A session is running.")
         emit(m.Progressed(stage="sync test", done=4.0, total=8.0, unit="s"))
+        if self.mode == "patient":
+            while not isinstance(self.take(sys.stdin.buffer.readline()), m.Stop):
+                pass
+            return m.Reason(code="cancelled", message="It was stopped.")
         if self.mode == "deaf_to_clicks":
             return m.Reason(code="sync.not_heard", message="The clicks were not heard.", hint="Turn it up.")
         emit(
@@ -202,6 +211,9 @@ class FakeEngine:
 
     def cue_deaf_to_clicks(self) -> None:
         self.mode = "deaf_to_clicks"
+
+    def cue_patient(self) -> None:
+        self.mode = "patient"
 
     def cue_virtual(self) -> None:
         emit(m.VoiceOutChanged(is_open=True, label="Standin Voice", microphone="Standin Microphone"))

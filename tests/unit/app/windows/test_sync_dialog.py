@@ -48,9 +48,15 @@ def test_the_session_makes_room_and_comes_back_on_air(qtbot, open_page, commands
     )
     assert page.bar.value() == 50 and not page.bar.isVisible()
     qtbot.waitUntil(lambda: application.window.air_label.text() == "● On air")
-    kinds = [type(command) for command in commands.all()]
-    test = kinds.index(m.SyncTest)
-    assert m.Stop in kinds[:test] and {m.Start, m.SetCamera, m.SetVoiceOut} <= set(kinds[test:])
+
+    def kinds(part: slice) -> list[type]:
+        told = [type(command) for command in commands.all()]
+        return told[part]
+
+    test = kinds(slice(None)).index(m.SyncTest)
+    # The camera is told of before the voice out is asked for.
+    qtbot.waitUntil(lambda: m.SetVoiceOut in kinds(slice(test, None)))
+    assert m.Stop in kinds(slice(test)) and {m.Start, m.SetCamera, m.SetVoiceOut} <= set(kinds(slice(test, None)))
 
 
 def test_a_loudspeaker_is_heard_by_the_chosen_microphone(qtbot, open_page, commands):
@@ -80,11 +86,45 @@ def test_a_failed_test_says_why_and_the_session_comes_back(qtbot, open_page):
 
 def test_closing_the_page_stops_the_test(qtbot, open_page, commands):
     application, page = open_page(VIRTUAL)
+    application.client.send(m.SetPortrait, portrait="cue:patient")
     stops = len(commands.of(m.Stop))
     qtbot.mouseClick(page.test_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: len(commands.of(m.SyncTest)) == 1)
     page.close_button.click()
     qtbot.waitUntil(lambda: application.window.air_label.text() == "● On air")
     qtbot.waitUntil(lambda: len(commands.of(m.Stop)) == stops + 2)  # the session's and the test's
+
+
+def test_closing_the_page_before_it_has_begun_stops_nothing_else(qtbot, open_page, commands):
+    """A stop that came later would take the next session off the air."""
+    application, page = open_page(VIRTUAL)
+    stops = len(commands.of(m.Stop))
+    qtbot.mouseClick(page.test_button, Qt.MouseButton.LeftButton)
+    page.close_button.click()
+    qtbot.waitUntil(lambda: len(commands.of(m.Start)) == 2 and application.broadcast.is_live)
+    qtbot.waitUntil(lambda: application.window.air_label.text() == "● On air")
+    assert len(commands.of(m.Stop)) == stops + 1 and not commands.of(m.SyncTest)
+
+
+def test_a_test_while_the_session_restarts_takes_its_place(qtbot, open_page, commands):
+    """The session is being ended already, to begin with other settings: one stop, one answer, and then the test."""
+    application, page = open_page(VIRTUAL)
+    stops = len(commands.of(m.Stop))
+    application.broadcast._restart()
+    qtbot.mouseClick(page.test_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: page.test_button.text() == "Test again")
+    assert len(commands.of(m.SyncTest)) == 1 and len(commands.of(m.Stop)) == stops + 1
+    qtbot.waitUntil(lambda: application.window.air_label.text() == "● On air")
+
+
+def test_without_an_engine_the_page_says_so_and_waits_for_nothing(qtbot, open_page, commands):
+    application, page = open_page(VIRTUAL)
+    application.broadcast.is_ready = False
+    qtbot.mouseClick(page.test_button, Qt.MouseButton.LeftButton)
+    assert page.test_button.text() == "Test again" and page.test_button.isEnabled()
+    assert (page.verdict.text(), page.detail.text()) == ("Standin is starting again.", "Test again in a moment.")
+    assert not commands.of(m.SyncTest)
+    application.broadcast.is_ready = True
 
 
 def test_an_engine_that_is_lost_meanwhile_is_told(qtbot, open_page):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+import threading
 
 import pytest
 
-from engine.audio.devices import OpenStream, find_device, list_audio_devices, refresh, sound_library
+from engine.audio.devices import OpenStream, device_lock, find_device, list_audio_devices, refresh, sound_library
+from engine.audio.microphone import Microphone
+from engine.audio.voice_out import VoiceOut
+from engine.clock import ManualClock
 from engine.errors import DeviceError, MicrophoneError, VoiceOutError
 
 
@@ -141,6 +145,98 @@ def test_exact_name_goes_before_a_cut_one(sound):
     sound.plug(full, inputs=2, host_api=1)
     refresh()
     assert find_device("input", full, "")[0] == 1
+
+
+YETI = "Blue Yeti: USB Audio (hw:2,0)"
+
+
+@pytest.mark.parametrize("wanted", ["Blue Yeti", "Blue Yeti: USB Audio", "Blue Yeti: USB Audio (hw:1,0)", YETI])
+def test_card_numbers_mean_nothing(sound, wanted):
+    """ALSA numbers cards anew at each start of the computer, and where a device is plugged in again."""
+    sound.plug("Webcam: USB Audio (hw:1,0)", inputs=1)
+    sound.plug(YETI, inputs=2)
+    sound.plug("Blue Yetigram (hw:3,0)", inputs=2)
+    refresh()
+    assert find_device("input", wanted, "")[0] == 1 and find_device("input", wanted, "ALSA")[1].name == YETI
+
+
+@pytest.mark.parametrize("wanted", ["Blue", "Blue Yet", "Blue Yeti: ", "Yeti", "Mic", "Mic: USB Audio (hw:7,0)"])
+def test_words_that_fit_none_or_two_are_no_name(sound, wanted):
+    for name in (YETI, "Blue Snowball (hw:3,0)", "Mic: USB Audio (hw:4,0)", "Mic: USB Audio (hw:5,0)"):
+        sound.plug(name, inputs=1)
+    refresh()
+    with pytest.raises(MicrophoneError):
+        find_device("input", wanted, "")
+    assert find_device("input", "Mic: USB Audio (hw:5,0)", "")[0] == 3, "the exact one goes before"
+
+
+@pytest.mark.parametrize("make", [lambda: Microphone("Desk"), lambda: VoiceOut("Desk")], ids=["microphone", "output"])
+def test_list_is_left_alone_while_a_device_is_being_opened_which_blocks_nobody(sound, make, monkeypatch):
+    """A driver may hang for as long as it likes: others find, list, open and close devices meanwhile."""
+    sound.plug("Desk", inputs=1, outputs=2)
+    refresh()
+    device, begun, may_go_on = make(), threading.Event(), threading.Event()
+    monkeypatch.setattr(type(sound.InputStream()), "start", lambda self: (begun.set(), may_go_on.wait(10)))
+    words = (ManualClock(),) if isinstance(device, Microphone) else ()
+    opening = threading.Thread(target=device.start, args=words)
+    opening.start()
+    assert begun.wait(10)
+    restarts, is_done = sound.restarts, []
+
+    def others():
+        with device_lock:
+            is_done.append(list_audio_devices())
+        OpenStream.opened()
+        OpenStream.closed()
+        is_done.append(find_device("input", "Desk", ""))
+
+    other = threading.Thread(target=others, daemon=True)
+    other.start()
+    other.join(5)
+    may_go_on.set()
+    opening.join(10)
+    assert len(is_done) == 2 and sound.restarts == restarts
+    device.stop()
+    refresh()
+    assert sound.restarts == restarts + 1
+
+
+def test_closing_waits_for_nobody_who_holds_the_list(sound):
+    OpenStream.opened()
+    closing = threading.Thread(target=OpenStream.closed, daemon=True)
+    with device_lock:
+        closing.start()
+        closing.join(5)
+        assert not closing.is_alive()
+
+
+@pytest.mark.parametrize("make", [lambda: Microphone("Desk"), lambda: VoiceOut("Desk")], ids=["microphone", "output"])
+def test_whatever_fails_while_opening_nothing_counts_as_open(sound, make):
+    sound.plug("Desk", inputs=1, outputs=2)
+    refresh()
+    device = make()
+    sound.refuse_start = MemoryError()
+    with pytest.raises(MemoryError):
+        device.start(*((ManualClock(),) if isinstance(device, Microphone) else ()))
+    device.stop()
+    restarts = sound.restarts
+    OpenStream.opened()
+    refresh()
+    assert sound.restarts == restarts, "nor is anything counted twice"
+    OpenStream.closed()
+    refresh()
+    assert sound.restarts == restarts + 1
+
+
+def test_outputs_index_is_that_of_the_moment_in_which_it_is_opened(sound):
+    sound.plug("Speakers", outputs=2)
+    refresh()
+    voice = VoiceOut("Speakers")
+    sound.plugged.insert(0, sound.plugged[0] | {"name": "Other"})
+    refresh()
+    voice.start()
+    assert sound.streams[0].options["device"] == 1
+    voice.stop()
 
 
 def test_missing_portaudio_is_one_sentence(monkeypatch):

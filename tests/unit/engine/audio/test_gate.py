@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import soxr
 
 from engine.audio.gate import HeldBackGate, NoiseGate
+from engine.audio.talk import TalkKey
 from engine.errors import UsageError
 from engine.settings import GateSettings
 
@@ -122,8 +124,9 @@ def test_auto_forgets_a_noise_that_has_gone():
     _through(gate, _noise(9, -45))
     _through(gate, _noise(1, -70))
     assert gate.threshold_dbfs < -58
+    threshold = gate.threshold_dbfs
     _through(gate, np.zeros(RATE, np.float32))
-    assert gate.threshold_dbfs == pytest.approx(-70), "and digital silence is not taken for a room"
+    assert gate.threshold_dbfs == threshold, "and digital silence is not taken for a room"
 
 
 def test_short_click_opens_it():
@@ -168,3 +171,48 @@ def test_held_back_gate_gives_final_stereo_in_order(rate_hz):
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(UsageError):
         GateSettings(**wrong)
+
+
+def _open_s(gate, sound):
+    """For how long of `sound` the gate was open."""
+    opened = 0
+    for start in range(0, len(sound), 160):
+        gate.push(sound[start : start + 160])
+        opened += gate.is_open
+    return opened * 160 / RATE
+
+
+def _ringing(sound):
+    """As a resampler leaves it: both edges of silence are a little less than sharp."""
+    return soxr.resample(soxr.resample(sound, RATE, 48_000), 48_000, RATE, quality="LQ").astype(np.float32)
+
+
+@pytest.mark.parametrize("dbfs", [-65, -58, -52, -45])
+@pytest.mark.parametrize("mute_s", [0.03, 0.3, 1.0, 5.0])
+def test_auto_does_not_take_a_mute_for_the_room(dbfs, mute_s):
+    gate = NoiseGate(GateSettings(), RATE)
+    _open_s(gate, _noise(20, dbfs))
+    before = gate.threshold_dbfs
+    muted = np.zeros(int(mute_s * RATE), np.float32)
+    sound = np.concatenate([_noise(0.5, dbfs, 1), muted, _noise(5, dbfs, 2), muted, _noise(5, dbfs, 3)])
+    assert _open_s(gate, _ringing(sound)) == 0.0
+    assert gate.threshold_dbfs == pytest.approx(before, abs=2)
+
+
+def test_auto_does_not_take_an_unpressed_talk_key_for_the_room():
+    gate, key, now_s = NoiseGate(GateSettings(), RATE), TalkKey(is_needed=True), 0.0
+    opened_s = 0.0
+    for press in range(8):
+        for is_held, seconds in ((False, 2.0), (True, 3.0)):
+            (key.press if is_held else key.release)(now_s)
+            sound = key.applied(_noise(seconds, -57, press)[:, None], now_s, RATE)[:, 0]
+            opened_s += _open_s(gate, sound)
+            now_s += seconds
+    assert opened_s == 0.0
+
+
+def test_auto_begins_with_zeros_as_without():
+    with_zeros, without = NoiseGate(GateSettings(), RATE), NoiseGate(GateSettings(), RATE)
+    _open_s(with_zeros, np.zeros(2 * RATE, np.float32))
+    assert with_zeros.threshold_dbfs == without.threshold_dbfs
+    assert _open_s(with_zeros, _noise(8, -57)) == _open_s(without, _noise(8, -57)) == 0.0

@@ -8,11 +8,20 @@ import threading
 import pytest
 
 from engine.audio import hotplug
-from engine.audio.hotplug import DefaultFollower, Waiter, devices_elsewhere, devices_now, is_there, why_zeros
+from engine.audio.hotplug import (
+    DefaultFollower,
+    OutputWaiter,
+    Waiter,
+    devices_elsewhere,
+    devices_now,
+    is_output_there,
+    is_there,
+    why_zeros,
+)
 from engine.clock import ManualClock
-from engine.errors import DeviceError, MicrophoneError
+from engine.errors import DeviceError, MicrophoneError, VoiceOutError
 from engine.protocol.messages import AudioDevice
-from engine.settings import MicrophoneSource
+from engine.settings import VIRTUAL_MICROPHONE, MicrophoneSource, VoiceOutSettings
 
 
 def _device(name, host_api="ALSA", *, is_default=False):
@@ -90,6 +99,18 @@ def test_waiter_tries_until_sound_is_heard(quick, caplog):
     assert "driver" in caplog.text
 
 
+def test_waiter_that_was_away_until_after_the_deadline_listens_once_more(monkeypatch):
+    """On a busy computer more time passes between two looks than there is for the first sound."""
+    monkeypatch.setattr(hotplug, "_FIRST_SOUND_WITHIN_S", -1.0)
+    good = Fake()
+    world = World(good)
+    waiter = world.waiter()
+    waiter.start()
+    assert world.done.wait(10)
+    waiter.join(5)
+    assert world.taken == [good] and good.calls == ["start"]
+
+
 def test_cancelled_waiter_takes_nothing(quick):
     world = World(*[MicrophoneError("no") for _ in range(100_000)])
     waiter = world.waiter()
@@ -113,6 +134,85 @@ def test_other_streams_are_left_alone_until_it_is_there(quick, monkeypatch):
     waiter.join(5)
 
 
+class Guard:
+    """What an `OwnVoiceGuard` would say, one answer after the other."""
+
+    def __init__(self, choices, looks):
+        self.choices, self.looks = list(choices), list(looks)
+
+    def has_choice(self):
+        return self.choices.pop(0)
+
+    def look(self):
+        return self.looks.pop(0)
+
+
+def test_our_own_voice_is_not_taken(quick):
+    """Nothing is opened where there is no other source, and what turns out to be our own is given back."""
+    own, good = Fake(), Fake()
+    world = World(own, good)
+    waiter = world.waiter(guard=Guard([False, False, True, True], [True, False]))
+    waiter.start()
+    assert world.done.wait(10)
+    waiter.join(5)
+    assert world.taken == [good] and own.calls == ["start", "stop"] and world.renewed == 2
+
+
+class Output(Fake):
+    """One that asks for sound or not."""
+
+    uses_portaudio = True
+
+    def __init__(self, *, is_heard=True, error=None):
+        super().__init__(is_heard=is_heard, error=error)
+        self.has_sounded, self.has_failed = is_heard, False
+
+    def start(self):
+        super().start(None)
+
+
+def _output_waiter(world, wanted=None, every_s=0.001):
+    return OutputWaiter(
+        wanted or VoiceOutSettings(name="Headset"), open_again=world.open_again, renew=world.renew, take=world.take,
+        devices=world.list, first_try_s=0.0, every_s=every_s,
+    )  # fmt: skip
+
+
+def test_output_is_waited_for_and_others_pause_only_after_a_try_without(quick, monkeypatch):
+    monkeypatch.setattr(hotplug, "has_open_streams", lambda: True)
+    refusing, mute, good = Output(error=VoiceOutError("In use.")), Output(is_heard=False), Output()
+    world = World(refusing, mute, good)
+    waiter = _output_waiter(world)
+    waiter.start()
+    while world.listed < 3:
+        pass
+    assert world.renewed == 0 and not refusing.calls
+    world.devices = ([], [_device("Headset")])
+    assert world.done.wait(10)
+    waiter.join(5)
+    assert world.taken == [good] and world.renewed == 2 and refusing.calls == mute.calls == ["start", "stop"]
+
+
+def test_nothing_pauses_for_the_servers_virtual_microphone(quick, monkeypatch):
+    monkeypatch.setattr(hotplug.sys, "platform", "linux")
+    monkeypatch.setattr(hotplug, "has_open_streams", lambda: True)
+    world = World(Output(error=VoiceOutError("No server.")), Output())
+    waiter = _output_waiter(world, VoiceOutSettings(name=VIRTUAL_MICROPHONE))
+    waiter.start()
+    assert world.done.wait(10) and world.renewed == 0
+    waiter.join(5)
+
+
+def test_output_that_does_not_work_makes_others_pause_ever_more_seldom(quick, monkeypatch):
+    monkeypatch.setattr(hotplug, "has_open_streams", lambda: True)
+    world = World(devices=([], [_device("Headset")]))
+    waiter = _output_waiter(world, every_s=2.0)
+    for _ in range(8):
+        assert waiter._is_there()
+        waiter._prepare()
+    assert world.renewed == 7 and waiter._every_s == 30.0
+
+
 @pytest.mark.parametrize(
     ("name", "host_api", "expected"),
     [("Yeti", "", True), ("Yeti", "WASAPI", True), ("Yeti", "MME", False), ("Yet", "", False), ("", "", True)],
@@ -120,6 +220,20 @@ def test_other_streams_are_left_alone_until_it_is_there(quick, monkeypatch):
 def test_is_there(name, host_api, expected):
     devices = ([_device("Yeti", "WASAPI"), _device("Headset", "MME")], [_device("Speakers")])
     assert is_there(MicrophoneSource(name=name, host_api=host_api), devices) is expected
+
+
+@pytest.mark.parametrize("name", ["Yeti", "Yeti: USB Audio (hw:1,0)", "Yeti: USB Audio"])
+def test_it_is_there_whatever_its_cards_number(name):
+    listed = [_device("Yeti: USB Audio (hw:2,0)")]
+    assert is_there(MicrophoneSource(name=name), (listed, []))
+    assert is_output_there(VoiceOutSettings(name=name), ([], listed))
+    assert not is_output_there(VoiceOutSettings(name=name), (listed, []))
+
+
+def test_virtual_output_is_there_if_it_can_be_made():
+    virtual, cable = VoiceOutSettings(name=VIRTUAL_MICROPHONE), [_device("BlackHole 2ch")]
+    assert is_output_there(virtual, ([], []), "linux")
+    assert is_output_there(virtual, ([], cable), "darwin") and not is_output_there(virtual, ([], []), "darwin")
 
 
 def test_no_default_without_any_microphone():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 import tracemalloc
 from types import SimpleNamespace
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 from engine.audio import microphone as microphone_module
+from engine.audio import voice_out as voice_out_module
 from engine.audio.devices import list_audio_devices, refresh
 from engine.audio.microphone import Microphone
 from engine.audio.voice_out import VoiceOut
@@ -22,7 +22,8 @@ from engine.errors import MicrophoneError, VoiceOutError
 def now(monkeypatch):
     """The machine's clock, moved by hand."""
     time_s = [1000.0]
-    monkeypatch.setattr(microphone_module, "time", SimpleNamespace(monotonic=lambda: time_s[0]))
+    for module in (microphone_module, voice_out_module):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: time_s[0]))
     return time_s
 
 
@@ -111,15 +112,16 @@ def test_callback_allocates_nothing_lasting(microphone):
     assert current < 2000 and peak < 2000, "less than one block of samples (3840 bytes)"
 
 
-def _begin(voice, callback, out, times):
+def _begin(voice, callback, out, times, now):
     """Nothing is played before it is known when it would sound."""
     for _ in range(31):
+        now[0] += 0.010
         callback(out, 480, times, None)
     assert not out.any()
-    voice.line.steer(0.02, time.monotonic())
+    voice.line.steer(0.02, now[0])
 
 
-def test_voice_outs_callback_allocates_nothing_lasting(sound):
+def test_voice_outs_callback_allocates_nothing_lasting(sound, now):
     sound.plug("Speakers", outputs=2)
     refresh()
     voice = VoiceOut("Speakers")
@@ -128,7 +130,7 @@ def test_voice_outs_callback_allocates_nothing_lasting(sound):
     times = SimpleNamespace(currentTime=1.0, outputBufferDacTime=1.02)
     voice.line.write(np.full((5 * 48_000, 1), 0.25, np.float32), 48_000, 0.0)
     out = np.zeros((480, 2), np.float32)
-    _begin(voice, callback, out, times)
+    _begin(voice, callback, out, times, now)
     for _ in range(50):
         callback(out, 480, times, None)
     gc.collect()
@@ -219,7 +221,7 @@ def test_failed_voice_out_is_explained_and_counts_as_closed(sound):
     assert sound.restarts == before + 1
 
 
-def test_voice_out_fills_every_channel_and_notices_that_it_is_unplugged(sound):
+def test_voice_out_fills_every_channel_and_notices_that_it_is_unplugged(sound, now):
     sound.plug("Speakers", outputs=6)
     refresh()
     voice = VoiceOut("Speakers")
@@ -228,7 +230,7 @@ def test_voice_out_fills_every_channel_and_notices_that_it_is_unplugged(sound):
     out = np.ones((480, 2), np.float32)
     times = SimpleNamespace(currentTime=1.0, outputBufferDacTime=1.02)
     callback = sound.streams[0].options["callback"]
-    _begin(voice, callback, out, times)
+    _begin(voice, callback, out, times, now)
     for _ in range(3):
         callback(out, 480, times, None)
     assert np.array_equal(out[:, 0], out[:, 1]) and out.max() == pytest.approx(0.25, abs=0.01)

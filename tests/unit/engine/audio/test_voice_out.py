@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
 from engine.audio import sync_memory, voice_out
@@ -54,7 +57,7 @@ def test_stored_correction_is_applied_to_its_output_alone(sound, folder):
     sync_memory.remember_ms("Cable", "ALSA", -17.0)
     assert open_voice_out(VoiceOutSettings(name="Speakers")).line.offset_s == pytest.approx(0.042)
     assert open_voice_out(VoiceOutSettings(name="Cable", host_api="ALSA")).line.offset_s == pytest.approx(-0.017)
-    assert correction_s(VoiceOutSettings(name="Cable")) == 0.0
+    assert correction_s(VoiceOutSettings(name="Cable")) == pytest.approx(-0.017)
     assert correction_s(VoiceOutSettings(name="Speakers", offset_ms=5.0)) == pytest.approx(0.005), "set by hand"
     assert [path.name for path in folder.iterdir()] == ["sync.json"]
 
@@ -72,3 +75,25 @@ def test_damaged_corrections_are_none(folder, text):
 def test_offsets_beyond_reason_are_refused(offset_ms):
     with pytest.raises(UsageError):
         VoiceOutSettings(offset_ms=offset_ms)
+
+
+def test_output_whose_callback_is_silent_for_seconds_has_failed(sound, monkeypatch):
+    """As a microphone's: not every driver says that the device is gone."""
+    time_s = [1000.0]
+    monkeypatch.setattr(voice_out, "time", SimpleNamespace(monotonic=lambda: time_s[0]))
+    sound.plug("Speakers", outputs=2)
+    refresh()
+    voice = open_voice_out(VoiceOutSettings(name="Speakers"))
+    assert not voice.has_failed, "it has not begun"
+    voice.start()
+    time_s[0] += 1.9
+    assert not voice.has_failed and not voice.has_sounded
+    times = SimpleNamespace(currentTime=1.0, outputBufferDacTime=1.02)
+    sound.streams[0].options["callback"](np.zeros((480, 2), np.float32), 480, times, None)
+    assert voice.has_sounded
+    time_s[0] += 1.9
+    assert not voice.has_failed
+    time_s[0] += 0.2
+    assert voice.has_failed
+    voice.stop()
+    assert not voice.has_failed

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from types import SimpleNamespace
 
 import pytest
 
+from engine.audio.pulse_modules import owner_of
 from engine.diagnosis import cameras, software, sound
 from engine.diagnosis.catalogue import Catalogue
-from engine.diagnosis.system import Ran
+from engine.diagnosis.system import Ran, read_text
 from engine.errors import DeviceError, MicrophoneError
 from engine.generators.puppet import models as face_models
 from engine.model_store import store
@@ -29,6 +31,22 @@ def _audio(code):
 
 def _cameras(code, device="/dev/video42", label="Standin Camera", backend="v4l2"):
     return [CameraDevice(device=device, label=label, backend=backend, problem=Reason(code=code, message="It is so."))]
+
+
+def _owned(c, *, is_running):
+    """The server holds a virtual microphone of this process, which runs or has ended since."""
+    files = {"/proc/sys/kernel/random/boot_id": "abcdef0123"}
+    process = f"/proc/{os.getpid()}/stat"
+    owner = owner_of(os.getpid(), (files | {process: _stat(started=77)}).get)
+    if is_running:
+        files[process] = _stat(started=77)
+    c.files |= files
+    line = f'9\tmodule-null-sink\tsink_properties="standin.owner={owner} x"\n'
+    c.commands["pactl list"] = Ran(status=0, output=line)
+
+
+def _stat(started):
+    return f"1 (a) b) S {'0 ' * 18}{started} 0"
 
 
 def _no_cameras(c):
@@ -86,10 +104,8 @@ LINUX = [
     ("virtual_microphone.good", lambda c: None),
     ("virtual_microphone.no_tools", lambda c: c.commands.update({"pactl list": Ran(status=None)})),
     ("virtual_microphone.no_server", lambda c: c.commands.update({"pactl list": Ran(status=1)})),
-    ("virtual_microphone.stale", lambda c: c.commands.update({"pactl list": Ran(
-        status=0, output="9\tmodule-null-sink\tsink_properties=\"standin.owner=ab-99999999-1-2 x\"\n")})),
-    ("virtual_microphone.good", lambda c: (c.there.add("/proc/4711"), c.commands.update({"pactl list": Ran(
-        status=0, output="9\tmodule-null-sink\tsink_properties=\"standin.owner=ab-4711-1-2 x\"\n")}))),
+    ("virtual_microphone.stale", lambda c: _owned(c, is_running=False)),
+    ("virtual_microphone.good", lambda c: _owned(c, is_running=True)),
     ("camera.good", lambda c: None),
     ("camera.no_exclusive_caps", _no_caps),
     ("camera.reopen_bug", lambda c: c.files.update({"/sys/module/v4l2loopback/version": "0.12.7"})),
@@ -204,6 +220,16 @@ def test_every_entry_of_the_catalogue_is_found_by_something():
             assert (platform, key.partition("@")[0]) in tested, key
     covered = {code for _, code in tested} | SAID_ELSEWHERE | OF_FILES | {"virtual_microphone.no_cable"}
     assert {key for key in Catalogue("linux")._texts if "@" not in key} <= covered
+
+
+def test_virtual_microphone_that_is_in_use_is_not_left_behind(computer):
+    """The owner is what this very process writes, and its process is real."""
+    c = computer()
+    line = f'9\tmodule-null-sink\tsink_properties="standin.owner={owner_of(os.getpid())} x"\n'
+    c.commands["pactl list"] = Ran(status=0, output=line)
+    c.but(read=read_text)
+    (finding,) = sound.virtual_microphone(c.system, Catalogue("linux"), c.devices)
+    assert finding.state == "good"
 
 
 def test_one_camera_that_works_makes_the_trouble_of_others_smaller(broken):

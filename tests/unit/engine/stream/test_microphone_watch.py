@@ -8,6 +8,7 @@ import pytest
 
 from engine.clock import ManualClock
 from engine.settings import FileSource, MicrophoneSource
+from engine.stream import microphone_watch
 from engine.stream.microphone_watch import MicrophoneWatch
 
 YETI = MicrophoneSource(name="Yeti")
@@ -18,6 +19,16 @@ class Host:
 
     def __init__(self):
         self.told, self.rested, self.waiters, self.will_take = [], 0, [], True
+        self.has_voice, self.guards = False, []
+
+    def is_voice_played(self):
+        return self.has_voice
+
+    def guard(self):
+        made = SimpleNamespace(is_hearing_itself=False, calls=[])
+        made.start, made.end = (lambda: made.calls.append("start")), (lambda: made.calls.append("end"))
+        self.guards.append(made)
+        return made
 
     def tell(self, reason, *, is_error):
         self.told.append((reason.code, is_error))
@@ -50,7 +61,7 @@ class Host:
 @pytest.fixture
 def host():
     made = Host()
-    made.watch = MicrophoneWatch(made, ManualClock(), waiter=made.waiter)
+    made.watch = MicrophoneWatch(made, ManualClock(), waiter=made.waiter, guard=made.guard)
     return made
 
 
@@ -118,3 +129,31 @@ def test_microphone_that_is_not_there_yet_is_told_and_waited_for(host):
     assert host.told == [("microphone.lost", True)] and host.rested == 1 and host.waiters[0].is_started
     host.waiters[0].take(SimpleNamespace(label="Yeti"))
     assert host.told[1] == ("microphone.back", False) and not host.watch.is_waiting
+
+
+@pytest.fixture
+def _can_move(monkeypatch):
+    """A system with a server that moves streams."""
+    monkeypatch.setattr(microphone_watch.OwnVoiceGuard, "is_needed", staticmethod(lambda: True))
+
+
+@pytest.mark.usefixtures("_can_move")
+def test_own_voice_in_place_of_the_microphone_is_a_lost_microphone(host):
+    host.watch.begin(YETI)
+    host.watch.look(_listener())
+    assert not host.guards, "nobody hears it"
+    host.has_voice = True
+    host.watch.look(_listener())
+    host.watch.look(_listener())
+    (guard,) = host.guards
+    assert guard.calls == ["start"] and not host.told
+    guard.is_hearing_itself = True
+    host.watch.look(_listener())
+    host.watch.look(_listener())
+    assert host.told == [("microphone.lost", True)] and host.rested == 1
+    assert host.waiters[0].guard is guard and guard.calls == ["start", "end"]
+    host.waiters[0].take(SimpleNamespace(label="Yeti"))
+    host.watch.look(_listener())
+    assert len(host.guards) == 2 and not host.watch.is_waiting, "another one from then on"
+    host.watch.end()
+    assert host.guards[1].calls == ["start", "end"]

@@ -8,10 +8,10 @@ from functools import partial
 import numpy as np
 import pytest
 
-from engine.audio import hotplug, voice_out
+from engine.audio import devices, hotplug, voice_out
 from engine.audio.voice_out import DelayLine
-from engine.errors import AudioFileError, MicrophoneError, UsageError
-from engine.protocol.messages import SessionState
+from engine.errors import AudioFileError, MicrophoneError, UsageError, VoiceOutError
+from engine.protocol.messages import AudioDevice, SessionState, VoiceOutChanged
 from engine.settings import FileSource, MicrophoneSource, SilentSource, SoundSettings, VoiceOutSettings
 from engine.stream import session_sound as sound_module
 from engine.stream.microphone_watch import MicrophoneWatch
@@ -83,7 +83,8 @@ def yeti(plain_source, monkeypatch):
     monkeypatch.setattr(sound_module, "open_source", open_source)
     monkeypatch.setattr(sound_module.SessionSound, "_renew_devices", lambda self: None)
     quick = partial(hotplug.Waiter, first_try_s=0.01, every_s=0.01)
-    monkeypatch.setattr(MicrophoneWatch.__init__, "__kwdefaults__", {"waiter": quick})
+    defaults = MicrophoneWatch.__init__.__kwdefaults__ | {"waiter": quick}
+    monkeypatch.setattr(MicrophoneWatch.__init__, "__kwdefaults__", defaults)
     return made
 
 
@@ -135,30 +136,134 @@ def test_who_chooses_another_source_is_not_given_the_old_microphone_back(session
     live.until(lambda: all(microphone.stopped for microphone in yeti))
 
 
-def test_voice_out_that_is_gone_is_told_once_and_the_picture_goes_on(session, monkeypatch):
+@pytest.fixture
+def speakers(monkeypatch):
+    """Outputs in the order in which they were opened. `missing` has errors for the next ones that are looked for."""
+
     class Voice:
-        label, microphone, has_failed, stopped = "Speakers", "", False, 0
+        microphone, uses_portaudio, has_sounded = "", True, True
+        made, missing = [], []
 
         def __init__(self, name, host_api):
-            self.asked, self.line = (name, host_api), DelayLine(48_000)
+            if Voice.missing:
+                raise Voice.missing.pop(0)
+            self.asked, self.label, self.line = (name, host_api), name, DelayLine(48_000)
+            self.has_failed, self.calls = False, []
+            Voice.made.append(self)
 
         def start(self):
-            pass
+            self.calls.append("start")
 
         def stop(self):
-            self.stopped += 1
+            self.calls.append("stop")
 
     monkeypatch.setattr(voice_out, "VoiceOut", Voice)
+    monkeypatch.setattr(hotplug, "OutputWaiter", partial(hotplug.OutputWaiter, first_try_s=0.01, every_s=0.01))
+    monkeypatch.setattr(sound_module.SessionSound, "_renew_for_voice", lambda self: None)
+    return Voice
+
+
+def _gone():
+    return VoiceOutError("It is not there.", code="voice_out.missing")
+
+
+def test_voice_out_that_is_gone_is_told_once_and_taken_again_when_it_is_back(session, speakers):
     live = session(voice_out=VoiceOutSettings(name="Speakers", host_api="ALSA"))
     live.broadcast.start()
-    voice = live.broadcast._sound.voice._output
+    (voice,) = speakers.made
     assert voice.asked == ("Speakers", "ALSA")
     live.until(lambda: live.broadcast.stats().voice_queue_ms > 0)
+    away = speakers.missing = [_gone() for _ in range(100_000)]
     voice.has_failed = True
     live.until(lambda: live.codes() == ["voice_out.lost"])
     live.until_presented(10)
-    assert live.codes() == ["voice_out.lost"] and voice.stopped == 1
+    assert live.codes() == ["voice_out.lost"] and voice.calls == ["start", "stop"]
     assert live.broadcast.stats().voice_queue_ms == 0 and live.broadcast.state is SessionState.LIVE
+    away.clear()
+    live.until(lambda: live.codes() == ["voice_out.lost", "voice_out.back"])
+    live.until(lambda: live.broadcast.stats().voice_queue_ms > 0)
+    assert speakers.made[-1].asked == ("Speakers", "ALSA") and speakers.made[-1].calls == ["start"]
+    opened = [event.is_open for event in live.events if isinstance(event, VoiceOutChanged)]
+    assert opened == [True, False, True]
+
+
+@pytest.mark.parametrize("other", [None, VoiceOutSettings(name="Headset")])
+def test_voice_out_that_was_lost_does_not_come_back_over_another_choice(session, speakers, other):
+    live = session(voice_out=VoiceOutSettings(name="Speakers"))
+    live.broadcast.start()
+    away = speakers.missing = [_gone() for _ in range(100_000)]
+    speakers.made[0].has_failed = True
+    live.until(lambda: live.codes() == ["voice_out.lost"])
+    live.until(lambda: live.broadcast._sound.voice._waiter is not None)
+    waiter = live.broadcast._sound.voice._waiter
+    with live.broadcast._sound._devices_lock:
+        away.clear()
+        live.until(lambda: len(speakers.made) == 2)  # it has it, and may not give it yet
+        live.broadcast.set_voice_out(other)
+    waiter.join(10)
+    assert waiter.is_cancelled and speakers.made[1].calls == ["start", "stop"]
+    playing = [voice for voice in speakers.made if "stop" not in voice.calls]
+    assert [voice.label for voice in playing] == ([other.name] if other else [])
+    assert live.codes() == ["voice_out.lost"]
+
+
+def test_who_stops_is_not_given_the_output_back(session, speakers):
+    live = session(voice_out=VoiceOutSettings(name="Speakers"))
+    live.broadcast.start()
+    speakers.missing = [_gone() for _ in range(100_000)]
+    speakers.made[0].has_failed = True
+    live.until(lambda: live.broadcast._sound.voice._waiter is not None)
+    waiter = live.broadcast._sound.voice._waiter
+    live.broadcast.stop()
+    waiter.join(10)
+    assert waiter.is_cancelled and len(speakers.made) == 1
+
+
+def test_output_that_came_after_portaudio_had_looked_is_found(session, speakers, monkeypatch):
+    """A headset that is plugged in while a stream is open; one that is not listed anywhere stays an error."""
+    listed = [AudioDevice(name="Headset", host_api="ALSA", channels=2, rate_hz=48_000)]
+    renewed = []
+    monkeypatch.setattr(devices, "has_open_streams", lambda: True)
+    monkeypatch.setattr(hotplug, "devices_elsewhere", lambda: ([], listed))
+    monkeypatch.setattr(sound_module.SessionSound, "_renew_for_voice", lambda self: renewed.append(1))
+    live = session(voice_out=VoiceOutSettings(name="Speakers"))
+    live.broadcast.start()
+    speakers.missing = [_gone()]
+    live.broadcast.set_voice_out(VoiceOutSettings(name="Headset"))
+    assert renewed == [1] and speakers.made[-1].label == "Headset" and speakers.made[0].calls == ["start", "stop"]
+    speakers.missing = [_gone()]
+    with pytest.raises(VoiceOutError):
+        live.broadcast.set_voice_out(VoiceOutSettings(name="Nothing"))
+    assert renewed == [1] and speakers.made[-1].calls == ["start"], "the one in use goes on"
+
+
+def test_microphone_is_opened_again_after_portaudio_has_looked_for_an_output(session, yeti, monkeypatch):
+    """Or waited for, if that fails."""
+    found = sound_module.open_source
+    live = session(source=MicrophoneSource(name="plain"))
+    live.broadcast.start()
+    sound = live.broadcast._sound
+
+    def renew(self):
+        self._hearing().listener.source.stop()
+        self._has_stopped_microphone = True
+
+    monkeypatch.setattr(sound_module.SessionSound, "_renew_devices", renew)
+    sound._renew_for_voice()
+    assert len(yeti) == 2 and yeti[0].stopped and live.broadcast._graph.listener.source is yeti[1]
+    assert not sound._has_stopped_microphone and live.codes() == []
+    errors = [MicrophoneError("In use.", code="microphone.busy")]
+
+    def open_source(source):
+        if isinstance(source, MicrophoneSource) and errors:
+            raise errors.pop()
+        return found(source)
+
+    monkeypatch.setattr(sound_module, "open_source", open_source)
+    sound._renew_for_voice()
+    monkeypatch.setattr(sound_module.SessionSound, "_renew_devices", lambda self: None)
+    live.until(lambda: live.codes() == ["microphone.back"])
+    assert live.broadcast._graph.listener.source is yeti[-1]
 
 
 def test_muted_from_the_start_and_while_live(session, plain_source, monkeypatch):

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-import socket
+import subprocess
 import sys
 import threading
 from multiprocessing.connection import Client
@@ -12,6 +12,7 @@ import pytest
 from engine.errors import GeneratorError, ProtocolError
 from engine.worker import channel
 from engine.worker.channel import KEY_VARIABLE, Doorway, LineClosed, check_door, connect, key_from_environment
+from engine.worker.launcher import AwaitedRanks
 from engine.worker.messages import MAX_MESSAGE_BYTES, Credit, Exit, Hello, ToEngine, ToRank
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a door there is a named pipe")
@@ -32,8 +33,8 @@ def door(address):
     made.close()
 
 
-def _both_ends(door):
-    rank = connect(door.address, KEY, ToRank, wait_s=5.0)
+def _both_ends(door, key=KEY):
+    rank = connect(door.address, key, ToRank, wait_s=5.0)
     engine = door.wait(5.0)
     assert engine is not None
     return engine, rank
@@ -178,21 +179,71 @@ def test_a_path_that_no_socket_can_have_is_refused(tmp_path):
         check_door(str(tmp_path / ("x" * 100)))
 
 
-def test_what_a_killed_engine_left_is_removed(address):
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
-        dead.bind(address)
+def test_what_a_killed_engine_left_is_no_hindrance(address):
+    program = (
+        "import sys, time; from engine.worker.channel import Doorway; door = Doorway(sys.argv[1], None, None);"
+        "print(flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, address], stdout=subprocess.PIPE) as engine:
+        assert engine.stdout is not None
+        engine.stdout.readline()
+        engine.kill()
     assert os.path.exists(address)
     check_door(address)
-    assert not os.path.exists(address)
+    door = Doorway(address, None, ToEngine)
+    for end in _both_ends(door, key=None):
+        end.close()
+    assert os.listdir(os.path.dirname(address)) == []
 
 
-def test_the_door_of_a_living_engine_is_left_alone(address):
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as alive:
-        alive.bind(address)
-        alive.listen()
-        with pytest.raises(GeneratorError, match="Another engine"):
-            check_door(address)
-    assert os.path.exists(address)
+def test_an_engine_that_waits_is_left_alone(address):
+    """Also by the question whether it is there: it gives the line to the first that comes."""
+    first = Doorway(address, None, ToEngine)
+    with pytest.raises(GeneratorError, match="Another engine") as caught:
+        AwaitedRanks(address)
+    assert caught.value.code == "worker.door"
+    assert first.wait(0.5) is None
+    for end in _both_ends(first, key=None):
+        end.close()
+
+
+def test_a_door_whose_listener_fails_leaves_its_place_to_the_next(address, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(channel, "Listener", lambda *_, **__: (_ for _ in ()).throw(OSError("no")))
+        with pytest.raises(OSError, match="no"):
+            Doorway(address, None, ToEngine)
+    Doorway(address, None, ToEngine).close()
+
+
+def test_two_engines_never_have_the_same_place(address):
+    """Each removes the file with the lock when it leaves, while others try to have it."""
+    inside, most, entries = [], [], []
+
+    def engine() -> None:
+        for _ in range(300):
+            with contextlib.suppress(GeneratorError), channel._claimed(address):
+                inside.append(1)
+                most.append(len(inside))
+                entries.append(1)
+                inside.pop()
+
+    threads = [threading.Thread(target=engine) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert entries and max(most) == 1
+
+
+def test_a_place_that_cannot_be_locked_is_refused(address, monkeypatch):
+    def flock(handle, how):
+        raise OSError(37, "No locks available")
+
+    before = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+    monkeypatch.setattr(channel.fcntl, "flock", flock)
+    with pytest.raises(GeneratorError, match="cannot be locked"):
+        Doorway(address, None, ToEngine)
+    assert (len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0) == before
 
 
 def test_a_file_in_the_way_is_kept(address):

@@ -17,6 +17,14 @@ class DistBackendError(RuntimeError):
     """As torch calls it."""
 
 
+def _nccl(kind: str, last: str) -> DistBackendError:
+    """As torch 2.5 and later put it."""
+    return DistBackendError(
+        "NCCL error in: /pytorch/torch/csrc/distributed/c10d/NCCLUtils.hpp:268, unhandled error (run with "
+        f"NCCL_DEBUG=INFO for details), NCCL version 2.27.5\n{kind}\nLast error:\n{last}"
+    )
+
+
 def _of(error: BaseException):
     try:
         raise error
@@ -54,6 +62,10 @@ def test_no_memory_is_said_in_words(error):
         ),
         RuntimeError("Connection reset by peer"),
         DistBackendError("NCCL error in: ProcessGroupNCCL.cpp"),
+        DistBackendError("NCCL communicator was aborted on rank 1."),
+        _nccl("ncclRemoteError: A call failed possibly due to a network error or a remote process exiting.", "Net: x"),
+        _nccl("ncclSystemError: System call failed.", "socketProgress: Connection closed by remote peer b<42830>"),
+        _nccl("ncclInternalError: Internal check failed.", "Socket recv failed while polling for opId=0x7f4774cc9620"),
     ],
 )
 def test_a_lost_neighbour_is_a_consequence(error):
@@ -66,6 +78,47 @@ def test_a_silent_neighbour_is_a_consequence_that_says_how_long():
     fault = _of(RuntimeError("[gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 20000ms for recv operation"))
     assert fault.is_consequence
     assert fault.message == "One of the ranks has not answered for 20 seconds."
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.5, "0.5 seconds"), (1.0, "1 second"), (20.0, "20 seconds"), (90.0, "90 seconds"), (150.0, "2.5 minutes"),
+     (720.0, "12 minutes"), (1800.0, "30 minutes"), (86400.0, "24 hours")],
+)  # fmt: skip
+def test_times_are_in_words(seconds, words):
+    assert faults.hangs(seconds).message == f"One of the ranks has not answered for {words}."
+    assert faults.nobody_came(seconds).message == f"No rank has come within {words}."
+
+
+_SHM = "Error while creating shared memory segment /dev/shm/nccl-WU88OE (size 9637888), error: No space left on device"
+_TWICE = "Duplicate GPU detected : rank 1 and rank 0 both on CUDA device 4f000"
+_CUDA = "Cuda failure 1 'invalid argument'"
+
+
+@pytest.mark.parametrize(
+    ("error", "says", "hint"),
+    [
+        (_nccl("ncclSystemError: System call (e.g. socket, malloc) failed or device error. ", _SHM), _SHM, "shm-size"),
+        (_nccl("ncclInvalidUsage: This usually reflects invalid usage.", _TWICE), _TWICE, "fewer ranks"),
+        (_nccl("ncclUnhandledCudaError: Call to CUDA function failed.", _CUDA), _CUDA, ""),
+        (
+            _nccl("ncclSystemError: System call failed. ", ""),
+            "ncclSystemError: System call failed",
+            "",
+        ),
+    ],
+)
+def test_that_nccl_cannot_work_is_a_cause_in_its_own_words(error, says, hint):
+    fault = _of(error)
+    assert fault.message == f"NCCL, which connects the GPUs, failed on rank 2: {says}."
+    assert (fault.code, fault.is_consequence) == ("worker.nccl", False)
+    assert hint in fault.hint and bool(hint) == bool(fault.hint)
+    assert "Traceback" in fault.detail
+
+
+def test_nccl_without_memory_is_a_lack_of_memory():
+    fault = _of(_nccl("ncclUnhandledCudaError: Call to CUDA function failed.", "Cuda failure 2 'out of memory'"))
+    assert fault.code == "worker.out_of_memory"
 
 
 def test_a_bug_is_a_bug():
