@@ -37,6 +37,8 @@ _WITHOUT_CLOCK = (
     "test_parallel_",
     "test_pipeline_manual_clock.py",
     "test_puppet_speaks.py",
+    "test_slow_ranks.py",
+    "test_torchrun.py",
     "test_window.py",
     "test_window_display.py",
     "test_window_use.py",
