@@ -1,7 +1,7 @@
 """One live run: builds the graph of source, generator, pacer and sinks, and owns its threads from start to stop."""
 
 # pyright: reportPrivateUsage=false
-# `_SessionStage` below is a part of the session, and so is its voice.
+# `_SessionStage` below is a part of the session.
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -29,7 +28,6 @@ from engine.settings import (
     VoiceOutSettings,
 )
 from engine.sinks.recorder import Recorder
-from engine.stream import output_memory
 from engine.stream.adaptation import Adaptation
 from engine.stream.director import Director
 from engine.stream.graph import Graph
@@ -41,9 +39,6 @@ from engine.stream.session_sound import SessionSound
 from engine.stream.session_voice import find_voice_out
 from engine.stream.stage import Stage
 from engine.stream.swap import Scene
-
-if TYPE_CHECKING:
-    from engine.audio.voice_out import AnyVoiceOut
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +115,7 @@ class Broadcast:
         recorder = None
         if settings.recording:
             recorder = Recorder(settings.recording, may_replace=settings.may_replace_recording)
-        graph = self._graph = self._graph_for(self._director.open(), _delay_for(voice))
+        graph = self._graph = self._graph_for(self._director.open())
         self._adaptation = Adaptation(graph.runner, graph.pacer, self._director, self._reporter)
         self._sound.attach(graph, settings)
         if settings.has_preview:
@@ -134,7 +129,7 @@ class Broadcast:
         self._sound.go_live(source)
         return graph
 
-    def _graph_for(self, scene: Scene, least_delay_s: float) -> Graph:
+    def _graph_for(self, scene: Scene) -> Graph:
         return Graph(
             scene,
             self._settings,
@@ -144,7 +139,6 @@ class Broadcast:
             on_notice=lambda notice: self._reporter.pass_on([notice]),
             standby=self._director.standby,
             coming=self._director.coming,
-            least_delay_s=least_delay_s,
             on_pace=self._on_pace if self._settings.adaptive else None,
         )
 
@@ -319,7 +313,6 @@ class Broadcast:
             if self._sound.look():
                 self._ended.set()
             self._tell_whether_late()
-            self._tell_of_slow_devices()
 
     def _tell_whether_late(self) -> None:
         graph = self._running()
@@ -335,23 +328,11 @@ class Broadcast:
             reason = Reason(code="session.live", message="The picture moves again.")
             self._reporter.move(SessionState.LIVE, reason, only_from=SessionState.HOLDING)
 
-    def _tell_of_slow_devices(self) -> None:
-        """What the voice out would need is kept for the next session."""
-        output = self._sound.voice._output
-        line = output.line if output is not None else None
-        needed_s = self._running().look(line)
-        if needed_s is not None and output is not None:
-            output_memory.remember(output.label, needed_s, output.line.offset_s)
-
     def stats(self) -> Stats:
         """The counters now."""
         stats = self._running().stats(self._sound.voice.line)
         quality = self._adaptation.stats() if self._adaptation is not None else stats.quality
         return msgspec.structs.replace(stats, sinks=self._outputs.stats(), quality=quality)
-
-
-def _delay_for(voice: AnyVoiceOut | None) -> float:
-    return output_memory.delay_for(voice.label, voice.line.offset_s) if voice is not None else 0.0
 
 
 def _close_runner(runner: GeneratorRunner, making: list[threading.Thread]) -> None:

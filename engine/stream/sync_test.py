@@ -17,7 +17,6 @@ from engine.media import SAMPLE_RATE_HZ, AudioChunk, ChunkSpec, Notice, Portrait
 from engine.protocol.messages import SyncMeasured
 from engine.settings import MicrophoneSource, SessionSettings, VoiceOutSettings
 from engine.sinks.base import PresentedFrame
-from engine.stream import output_memory
 from engine.stream.graph import Graph
 from engine.stream.swap import Scene
 from engine.stream.sync_signal import ChirpSource, find_chirp
@@ -98,17 +97,13 @@ class SyncTest:
                 progress.update("sync test", passed_s, self._seconds, "s")
         progress.update("sync test", self._seconds, self._seconds, "s")
         hearing.stop()
-        if self._is_stored and voice.line.late_s > 0.0:
-            needed_s = rig.graph.delay_s + voice.line.late_s
-            output_memory.remember(voice.label, needed_s, voice.line.offset_s)
         return compare(source.begins_s, rig, hearing)
 
     def _judged(self, compared: Comparison, voice: AnyVoiceOut, hearing: Hearing) -> SyncMeasured:
         heard = compared.heard
         if len(heard) < max(2, len(compared.offsets_s) // 2):
             raise _not_heard(len(heard), len(compared.offsets_s), voice, hearing)
-        # What this test's own delay was too short for is no correction: the next one is made for it.
-        offset_s = float(np.median(heard)) + voice.line.late_s
+        offset_s = float(np.median(heard))
         spread_s = float(np.subtract(*np.percentile(heard, [75, 25])))
         if spread_s > _LARGEST_SPREAD_S:
             raise DeviceError(
@@ -179,7 +174,6 @@ class _Rig:
             present=self._present,
             on_failure=self._failed,
             coming=(self.marker.spec.chunk, _FIRST_FRAME_S),
-            least_delay_s=output_memory.delay_for(voice.label, voice.line.offset_s),
         )
         self.graph.listener.voice = voice.line.write
 
