@@ -34,6 +34,7 @@ _WITHOUT_CLOCK = (
     "model_store/",
     "test_command_line.py",
     "test_flashtalk_commands.py",
+    "test_own_voice.py",
     "test_parallel_",
     "test_pipeline_manual_clock.py",
     "test_puppet_speaks.py",
