@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 _EVENTS_TOGETHER_S = 0.1
 _END_WITHIN_S = 3.0
+_LONGEST_PAUSE_S = 60.0
+"""Where no server answers there may never be one (plain ALSA), and each try is a process."""
 
 
 class OwnVoiceGuard:
@@ -85,22 +87,28 @@ class OwnVoiceGuard:
         return sink != source and has_lost and source not in self._chosen
 
     def _run(self) -> None:
+        pause_s = self._again_after_s
         while not self._ended.is_set():
+            has_told = False
             try:
-                self._follow(self._subscribe())
+                has_told = self._follow(self._subscribe())
             except OSError as error:
                 logger.debug("the sound server tells nothing: %s", error)
-            self._ended.wait(self._again_after_s)
+            pause_s = self._again_after_s if has_told else min(2 * pause_s, _LONGEST_PAUSE_S)
+            self._ended.wait(pause_s)
 
-    def _follow(self, events: subprocess.Popen[bytes]) -> None:
-        """Look at the beginning and after each event, ten times a second at most, until the server ends."""
+    def _follow(self, events: subprocess.Popen[bytes]) -> bool:
+        """Look at the beginning and after each event, ten times a second at most, until the server ends; whether it
+        has told of anything."""
         assert events.stdin is not None and events.stdout is not None
         self._events = events
+        has_told = False
         try:
             while not self._ended.is_set():  # after `_events` is there: `end` sees the one, or this the other
                 self.is_hearing_itself = self.look()
                 if not _await_event(events.stdout.fileno()):
-                    return
+                    break
+                has_told = True
                 self._ended.wait(_EVENTS_TOGETHER_S)
         finally:
             self._events = None
@@ -111,6 +119,7 @@ class OwnVoiceGuard:
                 events.kill()
                 events.wait()
             events.stdout.close()
+        return has_told
 
 
 def _await_event(file: int) -> bool:
