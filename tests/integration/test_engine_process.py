@@ -223,5 +223,6 @@ def test_two_engines_side_by_side(engine):
     readers = [_live(first), _live(second)]
     for reader in readers:
         _next(reader, 11)
+        assert reader.extra > 0, "its own tick"
     for reader in readers:
         reader.close()

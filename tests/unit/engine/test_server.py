@@ -505,6 +505,7 @@ def test_unknown_model_is_refused(rig):
 def test_leaving_ends_a_download(rig):
     rig.server._downloads._make_store = EndlessStore
     rig.ask(DownloadModel, name="flashtalk-14b")
+    assert rig.server._downloads._stopping is not None
     rig.input.close()
     rig.until(lambda: rig.server._downloads._stopping is None)
 
