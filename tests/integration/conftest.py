@@ -132,6 +132,19 @@ def sound_server(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def hum(tmp_path) -> Path:
+    """A sound file: a vowel for a minute."""
+    import numpy as np
+    import soundfile
+
+    rate_hz = 48_000
+    t = np.arange(60 * rate_hz) / rate_hz
+    path = tmp_path / "hum.wav"
+    soundfile.write(path, (0.2 * np.sin(2 * np.pi * 140 * t) * (1 + 0.5 * np.sin(6 * t))).astype(np.float32), rate_hz)
+    return path
+
+
+@pytest.fixture
 def home(tmp_path, monkeypatch) -> Path:
     """The user's folders, empty, for commands in this process and for those that it starts."""
     folder = tmp_path / "home"

@@ -5,23 +5,10 @@ from __future__ import annotations
 import subprocess
 import time
 
-import numpy as np
 import pytest
-import soundfile
 
 from engine.protocol.messages import DevicesListed, ListDevices, Noticed, SetSource, SetVoiceOut, Start, Stats, Stop
 from engine.settings import CanvasSettings, MicrophoneSource, SessionSettings, VoiceOutSettings
-
-RATE_HZ = 48_000
-
-
-@pytest.fixture
-def hum(tmp_path):
-    """A vowel for a minute."""
-    t = np.arange(60 * RATE_HZ) / RATE_HZ
-    path = tmp_path / "hum.wav"
-    soundfile.write(path, (0.2 * np.sin(2 * np.pi * 140 * t) * (1 + 0.5 * np.sin(6 * t))).astype(np.float32), RATE_HZ)
-    return path
 
 
 def _pactl(server, *words):

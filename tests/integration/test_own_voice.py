@@ -9,26 +9,14 @@ import subprocess
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 
 from engine.protocol.messages import Noticed, SetVoiceOut, Start, Stats, Stop, VoiceOutChanged
 from engine.settings import CanvasSettings, MicrophoneSource, SessionSettings, VoiceOutSettings
 
-RATE_HZ = 48_000
 VIRTUAL = VoiceOutSettings(name="standin:virtual")
 
 pytestmark = pytest.mark.skipif(shutil.which("pactl") is None, reason="pactl is not installed")
-
-
-@pytest.fixture
-def hum(tmp_path):
-    """A vowel for a minute."""
-    t = np.arange(60 * RATE_HZ) / RATE_HZ
-    path = tmp_path / "hum.wav"
-    soundfile.write(path, (0.2 * np.sin(2 * np.pi * 140 * t) * (1 + 0.5 * np.sin(6 * t))).astype(np.float32), RATE_HZ)
-    return path
 
 
 class Desk:
