@@ -129,9 +129,11 @@ class OwnStreams:
 def own_streams(pid: int | None = None) -> OwnStreams:
     """Those of this process, as they are now. Raises `VoiceOutError` where no server answers."""
     pid = os.getpid() if pid is None else pid
-    sources, sinks = (_names(_asked("list", "short", kind)) for kind in ("sources", "sinks"))
+    # Streams first: between two questions a source may vanish, and its stream would seem to have been moved from one
+    # that is still there, as if somebody had chosen that.
     recorded = _streams_of(pid, _asked("list", "source-outputs"), "Source")
     played = _streams_of(pid, _asked("list", "sink-inputs"), "Sink")
+    sources, sinks = (_names(_asked("list", "short", kind)) for kind in ("sources", "sinks"))
     return OwnStreams(
         recorded=frozenset(sources[index] for index in recorded if index in sources),
         played=frozenset(sinks[index] for index in played if index in sinks),

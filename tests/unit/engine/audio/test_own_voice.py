@@ -152,3 +152,27 @@ def test_only_streams_of_this_process_are_ours(monkeypatch):
     found = own_streams()
     assert found.recorded == {"mic"} and found.played == {"speakers"}
     assert found.sources == {"mic", "other", "standin_microphone"}
+
+
+@pytest.mark.parametrize("questions", range(5))
+def test_microphone_that_vanishes_between_two_questions_was_not_given_up_by_choice(monkeypatch, questions):
+    """The server puts our stream on the monitor that is left while it is being asked."""
+    asked = []
+
+    def answer(*words):
+        asked.append(words)
+        has_vanished = len(asked) > questions
+        answers = {
+            "list short sources": ("" if has_vanished else "2\tmic\tx\n") + "3\tfeed.monitor\tx\n",
+            "list short sinks": "7\tspeakers\tx\n",
+            "list source-outputs": _stream(1, "Source", 3 if has_vanished else 2, os.getpid()),
+            "list sink-inputs": _stream(1, "Sink", 7, os.getpid()),
+        }
+        return answers[" ".join(words)]
+
+    monkeypatch.setattr(pulse_modules, "_asked", answer)
+    guard = OwnVoiceGuard(Server("mic", played=("speakers",)))
+    assert not guard.look()
+    guard._streams = own_streams
+    guard.look()
+    assert guard.look(), "nobody chose that monitor"
