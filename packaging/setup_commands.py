@@ -92,8 +92,9 @@ def test(pytest_arguments: Sequence[str]) -> int:
 
 
 def _parts(cores: int) -> list[list[str]]:
-    """Arguments of the whole suite's two runs: what may run side by side, then what lives by the clock."""
-    beside = ["-n", str(min(cores, _MOST_WORKERS)), "--max-worker-restart=0", "-m", "not serial"]
+    """Arguments of the whole suite's two runs: what may run side by side, then what lives by the clock. Whoever starts
+    ranks mostly waits for them, which is one worker's work from beginning to end: there is one more than cores."""
+    beside = ["-n", str(min(cores + 1, _MOST_WORKERS)), "--max-worker-restart=0", "-m", "not serial"]
     return [beside, ["-m", "serial"]]
 
 

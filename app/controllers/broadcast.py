@@ -32,8 +32,11 @@ by itself without one had a sound file that is spoken to its end."""
 ENDED = "session.stopped"
 """Code of the reason with which a session ends that did not fail."""
 
-VOICE_OUT_BACK = "voice_out.back"
-"""Code of the notice that the engine plays on a lost output again."""
+VOICE_OUT_LOST, VOICE_OUT_BACK = "voice_out.lost", "voice_out.back"
+"""Codes of the notices that an output is gone, and that the engine plays on it again."""
+
+VOICE_OUT_TOO_SLOW = "voice_out.too_slow"
+"""Code of the notice that the voice comes after the picture; another session would have the delay for it."""
 
 _MODEL_IS_MISSING = ("models.absent", "models.partial", "models.damaged")
 _SIMPLE = {"generator": "puppet", "generator_options": "{}"}
@@ -84,6 +87,9 @@ class BroadcastController(QObject):
         self._is_ending = self._has_begun_again = False
         self._is_voice_out_away = False
         """Lost, or refused when it was last asked for: choosing it once more asks again."""
+        self._is_voice_late = self._is_recording = False
+        self._voice_begun_again: VoiceOutSettings | None = None
+        """The output for which a session was begun again, which is done once."""
         self._cameras_asked = 0
         self._fault: m.Reason | None = None
         self.model_missing: m.Reason | None = None
@@ -98,6 +104,7 @@ class BroadcastController(QObject):
         client.state_changed.connect(self._on_state)
         client.noticed.connect(self._on_notice)
         client.camera_changed.connect(self._on_camera)
+        client.recording_changed.connect(self._on_recording)
 
     @property
     def settings(self) -> AppSettings:
@@ -178,6 +185,7 @@ class BroadcastController(QObject):
         self._want_camera(is_on)
         if self.is_live:
             self._send_camera(camera_of(self.settings) if is_on else None)
+            self._make_up_for_late_voice()
         elif is_on:
             self.begin()
 
@@ -275,8 +283,16 @@ class BroadcastController(QObject):
     def _on_notice(self, event: m.Noticed) -> None:
         if event.reason.code == FAULT:
             self._fault = event.reason
-        elif event.reason.code.startswith("voice_out."):
-            self._is_voice_out_away = event.reason.code != VOICE_OUT_BACK
+        elif event.reason.code in (VOICE_OUT_LOST, VOICE_OUT_BACK):
+            self._is_voice_out_away = event.reason.code == VOICE_OUT_LOST
+        elif event.reason.code == VOICE_OUT_TOO_SLOW:
+            self._is_voice_late = True
+            self._make_up_for_late_voice()
+
+    def _on_recording(self, event: m.RecordingChanged) -> None:
+        self._is_recording = event.is_recording
+        if self.is_live and not self._is_ending:
+            self._make_up_for_late_voice()
 
     def _on_over(self, reason: m.Reason) -> None:
         will_begin_again = not self._has_begun_again
@@ -297,6 +313,14 @@ class BroadcastController(QObject):
         # that is being opened: the reply tells whether it was.
         if not event.is_open and self.is_live and not self._is_ending and not self._cameras_asked:
             self._want_camera(False)
+
+    def _make_up_for_late_voice(self) -> None:
+        """Another session has the delay for it; while somebody watches or it is recorded, that waits."""
+        wanted = voice_out_of(self.settings)
+        is_free = self.is_live and not self.is_camera_wanted and not self._is_recording
+        if self._is_voice_late and is_free and wanted != self._voice_begun_again:
+            self._voice_begun_again = wanted
+            self._restart()
 
     def _restart(self) -> None:
         self._stop(self._come_back)
@@ -323,7 +347,7 @@ class BroadcastController(QObject):
 
     def _begin(self) -> None:
         self._is_ending, self._fault = False, None
-        self._is_voice_out_away = False
+        self._is_voice_out_away = self._is_voice_late = self._is_recording = False
         is_muted = self.is_muted
         self._enter(_Phase.STARTING)
         wanted = self.settings if self.model_missing is None else replace(self.settings, **_SIMPLE)

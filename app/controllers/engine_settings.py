@@ -53,5 +53,6 @@ def session_of(v: AppSettings, *, is_muted: bool) -> s.SessionSettings:
     """A preview without devices: these come after the first picture."""
     return s.SessionSettings(
         portrait=v.portrait, source=s.SilentSource(), generator=generator_of(v), canvas=canvas_of(v), fps=v.fps,
-        has_preview=True, is_muted=is_muted, sound=sound_of(v), adaptive=v.is_adaptive,
+        voice_out_to_come=voice_out_of(v), has_preview=True, is_muted=is_muted, sound=sound_of(v),
+        adaptive=v.is_adaptive,
     )  # fmt: skip

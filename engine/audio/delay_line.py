@@ -27,6 +27,18 @@ _WINDOW_S = 1.0
 """Output callbacks come some ms early and late, on a busy machine many. Corrections made from a single one would be
 heard as wow, so the median of so long counts."""
 
+_LEAST_QUEUE_S = 0.020
+"""What must still wait after each callback of a voice that cannot be in time: playing sooner than that, an output would
+run empty again and again."""
+
+_ROOM_S, _PARTS = 3.0, 4
+_ROOM_MOST, _ROOM_LEAST = 0.8, 0.1
+"""A voice is too late for its place only if the output has run empty in each part of that time, and there was too little
+room in nearly all of it: an output that starts, or a stall, moves nothing. Then the worst tenth does not count."""
+
+_ROOM_HYSTERESIS_S = 0.015
+"""Two clocks that differ meet blocks of 10 ms now at their beginning, now at their end; the voice need not follow."""
+
 _ORIGIN_S = 0.2
 _MEASURE_S = 0.3
 _FADE_S = 0.005
@@ -44,7 +56,8 @@ class DelayLine:
 
     `write`, `steer` and `clear` belong to the audio thread, `fill` to the output's callback. Offsets are in seconds;
     positive means that the voice is early. `offset_s` (any thread) plays it later still than the picture: what a sync
-    test has found to be missing on the way to the listener; below 0 sooner.
+    test has found to be missing on the way to the listener; below 0 sooner. Where the sound comes too late for its
+    place, the voice is played as soon as it is without gaps, and `late_s` says how much too late that is.
     """
 
     def __init__(self, rate_hz: int, offset_s: float = 0.0) -> None:
@@ -52,6 +65,8 @@ class DelayLine:
         self.offset_s = offset_s
         self.underruns = 0
         self.realigned = 0
+        self.late_s = 0.0
+        """How far behind its place the voice has to stay; 0 where it can be in time."""
         self._ring = SampleRing(int(_RING_S * rate_hz))
         # The audio thread's.
         self._speed: _VariableSpeed | None = None
@@ -59,6 +74,9 @@ class DelayLine:
         self._end_s = 0.0  # session time of the next sample that the ring will get
         self._smooth_s = 0.0
         self._lately: deque[tuple[float, float]] = deque()
+        self._rooms: deque[tuple[float, float, int]] = deque()
+        self._has_news = False
+        self._torn_jumps = -1  # running empty again and again, it jumps at once: that can only be better
         self._origins: deque[tuple[float, float]] = deque()
         self._measured: _Mark | None = None
         self._measured_since_s = 0.0
@@ -99,6 +117,7 @@ class DelayLine:
             self._end_s += gap_s
         self._given_s = start_s + len(mono) / rate_hz
         self._push(mono)
+        self._has_news = True
 
     def _push(self, mono: np.ndarray) -> None:
         assert self._speed is not None
@@ -113,16 +132,50 @@ class DelayLine:
         """
         mark = self._mark
         if mark is None or self._speed is None:
+            self._rooms.clear()
             return None
-        _, read, sounds_at_s = mark
+        jumps, read, sounds_at_s, waiting = mark
         session_s = self._end_s - (self._ring.written - read) / self.rate_hz
         offset_s = (origin_s + session_s + delay_s + self.offset_s) - sounds_at_s
         self._measure(offset_s, mark)
-        self._order = self._order_after(mark)
+        if self._has_news:  # the mark is of just before, when least was waiting
+            self._has_news = False
+            was_late = self.late_s > 0.0
+            self._find_room(sounds_at_s, waiting / self.rate_hz + offset_s)
+            if self.late_s > 0.0 and not was_late:
+                self._torn_jumps = jumps
+        astray_s = self._smooth_s + self.late_s
+        self._order = self._order_after(mark, astray_s)
         # Early voice must be slowed down: fewer samples of input for one of output.
-        correction = -_CORRECTION_PER_S * self._smooth_s - self._origin_speed(origin_s)
+        correction = -_CORRECTION_PER_S * astray_s - self._origin_speed(origin_s)
         self._speed.correct(float(np.clip(correction, -MAX_CORRECTION, MAX_CORRECTION)))
         return self._smooth_s
+
+    def _find_room(self, now_s: float, room_s: float) -> None:
+        """`room_s` of voice would be waiting now if it were in its place: that does not depend on where it is."""
+        self._rooms.append((now_s, room_s - self.offset_s, self.underruns))
+        while self._rooms[0][0] < now_s - _ROOM_S:
+            self._rooms.popleft()
+        if now_s - self._rooms[0][0] < 0.9 * _ROOM_S:
+            return
+        rooms_s = sorted(room_s for _, room_s, _ in self._rooms)
+        most_s, least_s = (rooms_s[int(share * len(rooms_s))] + self.offset_s for share in (_ROOM_MOST, _ROOM_LEAST))
+        if self.late_s == 0.0 and (most_s > _LEAST_QUEUE_S or not self._runs_empty_always()):
+            return
+        needed_s = _LEAST_QUEUE_S - least_s
+        if not self.late_s - _ROOM_HYSTERESIS_S <= needed_s <= self.late_s:
+            self.late_s = max(0.0, needed_s)
+
+    def _runs_empty_always(self) -> bool:
+        """Whether there were underruns in each part of the time that `_rooms` is about."""
+        since_s, _, before = self._rooms[0]
+        part_s = (self._rooms[-1][0] - since_s) / _PARTS
+        for now_s, _, underruns in self._rooms:
+            if now_s - since_s >= part_s:
+                if underruns == before:
+                    return False
+                since_s, before = now_s, underruns
+        return True
 
     def _origin_speed(self, origin_s: float) -> float:
         """Seconds that the origin has moved in each second lately. What the picture follows at once, the voice would
@@ -147,19 +200,19 @@ class DelayLine:
             self._lately.popleft()
         self._smooth_s = sorted(value for _, value in self._lately)[len(self._lately) // 2]
 
-    def _order_after(self, mark: _Mark) -> _Order | None:
-        jumps, _, now_s = mark
-        samples = round(self._smooth_s * self.rate_hz)
-        if not self._has_begun:
+    def _order_after(self, mark: _Mark, astray_s: float) -> _Order | None:
+        jumps, _, now_s, _ = mark
+        samples = round(astray_s * self.rate_hz)
+        if not self._has_begun or jumps == self._torn_jumps:
             return jumps, samples, True
-        if abs(self._smooth_s) < REALIGN_S:
+        if abs(astray_s) < REALIGN_S:
             self._astray_since_s = None
         elif self._astray_since_s is None:
             self._astray_since_s = now_s
-        if abs(self._smooth_s) < REALIGN_S or now_s - self._measured_since_s < _MEASURE_S:
+        if abs(astray_s) < REALIGN_S or now_s - self._measured_since_s < _MEASURE_S:
             return None
         is_lasting = self._astray_since_s is not None and now_s - self._astray_since_s > _PATIENCE_S
-        return jumps, samples, is_lasting or abs(self._smooth_s) > _AT_ONCE_S
+        return jumps, samples, is_lasting or abs(astray_s) > _AT_ONCE_S
 
     def clear(self) -> None:
         """Forget what waits: it must not be heard any more."""
@@ -184,7 +237,8 @@ class DelayLine:
         self._quiet = self._quiet + count if heard < _QUIET else 0
         self._filled += count
         if self._filled > _SETTLE_S * self.rate_hz:
-            self._mark = (self._jumps, self._ring.position, sounds_at_s + (count + self._wait) / self.rate_hz)
+            sounds_at_s += (count + self._wait) / self.rate_hz
+            self._mark = (self._jumps, self._ring.position, sounds_at_s, len(self._ring) + self._wait)
 
     def restart(self) -> None:
         """By the callback's thread: the output has been opened anew, so begin in the right place again."""
@@ -249,8 +303,8 @@ class DelayLine:
             out += last * self._fade[::-1][: len(out)]
 
 
-_Mark = tuple[int, int, float]
-"""Jumps made before it, samples read, and the time at which the next one sounds."""
+_Mark = tuple[int, int, float, int]
+"""Jumps made before it, samples read, the time at which the next one sounds, and how many will be waiting then."""
 
 _Order = tuple[int, int, bool]
 """The jumps after which it holds, samples to wait (below 0: to leave out), and whether it cannot wait for a pause."""

@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -28,6 +29,7 @@ from engine.settings import (
     VoiceOutSettings,
 )
 from engine.sinks.recorder import Recorder
+from engine.stream import output_memory
 from engine.stream.adaptation import Adaptation
 from engine.stream.director import Director
 from engine.stream.graph import Graph
@@ -39,6 +41,9 @@ from engine.stream.session_sound import SessionSound
 from engine.stream.session_voice import find_voice_out
 from engine.stream.stage import Stage
 from engine.stream.swap import Scene
+
+if TYPE_CHECKING:
+    from engine.audio.voice_out import AnyVoiceOut
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +120,7 @@ class Broadcast:
         recorder = None
         if settings.recording:
             recorder = Recorder(settings.recording, may_replace=settings.may_replace_recording)
-        graph = self._graph = self._graph_for(self._director.open())
+        graph = self._graph = self._graph_for(self._director.open(), _delay_for(settings, voice))
         self._adaptation = Adaptation(graph.runner, graph.pacer, self._director, self._reporter)
         self._sound.attach(graph, settings)
         if settings.has_preview:
@@ -129,7 +134,7 @@ class Broadcast:
         self._sound.go_live(source)
         return graph
 
-    def _graph_for(self, scene: Scene) -> Graph:
+    def _graph_for(self, scene: Scene, least_delay_s: float) -> Graph:
         return Graph(
             scene,
             self._settings,
@@ -139,6 +144,7 @@ class Broadcast:
             on_notice=lambda notice: self._reporter.pass_on([notice]),
             standby=self._director.standby,
             coming=self._director.coming,
+            least_delay_s=least_delay_s,
             on_pace=self._on_pace if self._settings.adaptive else None,
         )
 
@@ -313,6 +319,7 @@ class Broadcast:
             if self._sound.look():
                 self._ended.set()
             self._tell_whether_late()
+            self._tell_of_slow_devices()
 
     def _tell_whether_late(self) -> None:
         graph = self._running()
@@ -328,11 +335,26 @@ class Broadcast:
             reason = Reason(code="session.live", message="The picture moves again.")
             self._reporter.move(SessionState.LIVE, reason, only_from=SessionState.HOLDING)
 
+    def _tell_of_slow_devices(self) -> None:
+        """What the voice out would need is kept for the next session."""
+        voice = self._sound.voice
+        needed_s = self._running().look(voice.line)
+        if needed_s is not None:
+            voice.remember_need(needed_s)
+
     def stats(self) -> Stats:
         """The counters now."""
         stats = self._running().stats(self._sound.voice.line)
         quality = self._adaptation.stats() if self._adaptation is not None else stats.quality
         return msgspec.structs.replace(stats, sinks=self._outputs.stats(), quality=quality)
+
+
+def _delay_for(settings: SessionSettings, voice: AnyVoiceOut | None) -> float:
+    """Seconds that the voice out needs; 0 without one."""
+    if settings.voice_out is not None and voice is not None:
+        return output_memory.delay_for(settings.voice_out, voice.line.offset_s)
+    to_come = settings.voice_out_to_come
+    return output_memory.delay_for(to_come) if to_come is not None else 0.0
 
 
 def _close_runner(runner: GeneratorRunner, making: list[threading.Thread]) -> None:

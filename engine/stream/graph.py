@@ -22,6 +22,7 @@ from engine.settings import GateSettings, SessionSettings
 from engine.sinks.base import PresentedFrame
 from engine.stream.deadlines import needed_delay_s
 from engine.stream.frame_queue import FrameQueue
+from engine.stream.lateness import VOICE_TOO_SLOW, Lateness
 from engine.stream.listener import Listener
 from engine.stream.pace import Pace
 from engine.stream.pacer import Pacer
@@ -50,15 +51,19 @@ class Graph:
         on_notice: Callable[[Notice], None] | None = None,
         standby: Scene | None = None,
         coming: tuple[ChunkSpec, float] | None = None,
+        least_delay_s: float = 0.0,
         on_pace: Callable[[Pace], None] | None = None,
     ) -> None:
         """`coming` is what a generator that is still to take over wants, and the seconds to its first frame: the
-        session's delay is made for it, because a delay that changes on the way is seen and heard."""
+        session's delay is made for it, because a delay that changes on the way is seen and heard. `least_delay_s` is
+        what the voice out needs of it."""
         wants = [(scene.generator.spec.chunk, scene.first_frame_s), *([coming] if coming is not None else [])]
         self._clock = clock
+        self._on_notice = on_notice
         self._fps = settings.fps
         capture_s = CAPTURE_S + (HELD_S if settings.sound.has_noise_suppression else 0.0)
-        self.delay_s = max(needed_delay_s(spec, first_frame_s, capture_s) for spec, first_frame_s in wants)
+        needed_s = max(needed_delay_s(spec, first_frame_s, capture_s) for spec, first_frame_s in wants)
+        self.delay_s = max(needed_s, least_delay_s)
         self.sample_clock = SampleClock(clock.now())
         self.timeline = Timeline(kept_s=max(4.0, 3 * self.delay_s))
         self.queue = FrameQueue(slots=self._slots(wants))
@@ -88,6 +93,7 @@ class Graph:
         self._counted = (clock.now(), 0)
         self._shown_fps = 0.0
         self._voice_offset_s: float | None = None
+        self._lateness = Lateness(clock)
 
     def _slots(self, wants: list[tuple[ChunkSpec, float]]) -> int:
         """A frame waits for less than the delay, so that no more of them than that can be waiting."""
@@ -111,6 +117,16 @@ class Graph:
         self.listener.silence_from(max(0, self.sample_clock.sample_at(self._clock.now() - self.delay_s)))
         self.runner.begin_anew()
 
+    def look(self, voice: DelayLine | None) -> float | None:
+        """Tell once of devices that are slower than the session's delay; called a few times a second. The delay in s
+        with which the voice would be in time, when it has just been told that it is not."""
+        notices = self._lateness.of_microphone(self.listener) + self._lateness.of_voice(voice)
+        if self._on_notice is not None:
+            for notice in notices:
+                self._on_notice(notice)
+        is_told = any(notice.code == VOICE_TOO_SLOW for notice in notices)
+        return self.delay_s + voice.late_s if is_told and voice is not None else None
+
     def is_shown(self, sample: int) -> bool:
         """Whether `sample` has been presented."""
         return self._clock.now() > self.sample_clock.time_of(sample) + self.delay_s + 1 / self._fps
@@ -124,9 +140,9 @@ class Graph:
             self._shown_fps = (pacer.presented - presented) / (now_s - since_s)
             self._counted = (now_s, pacer.presented)
         source, gate = self.listener.source, self.listener.gate
+        latency_s = pacer.latency_s()
         is_loud = meter.rms_dbfs > _SPEECH_DBFS
         ahead = self.timeline.end - first_sample_of(runner.next_frame, self._fps)
-        offset = self._voice_offset_s if voice is not None else None
         return Stats(
             time_s=round(now_s - self._live_s, 3),
             fps=round(self._shown_fps, 2),
@@ -141,9 +157,9 @@ class Graph:
             missing_samples=self.listener.missing_samples,
             overflows=source.overflows if source is not None else 0,
             delay_ms=round(1000 * self.delay_s, 1),
-            latency_ms=round(1000 * pacer.latency_s(), 1),
+            latency_ms=round(1000 * (latency_s + self.listener.way.extra_s), 1) if pacer.presented else 0.0,
             generate_ms=round(1000 * runner.generate_s, 2),
-            av_offset_ms=None if offset is None else round(1000 * offset, 1),
+            av_offset_ms=None if voice is None else self._av_offset_ms(latency_s),
             level_dbfs=round(meter.rms_dbfs, 1),
             peak_dbfs=round(meter.peak_dbfs, 1),
             is_speaking=is_loud if gate is None else gate.is_open,
@@ -153,6 +169,13 @@ class Graph:
             frame_queue_ms=round(len(self.queue) * 1000 / self._fps, 1),
             voice_queue_ms=round(1000 * voice.queue_s, 1) if voice is not None else 0.0,
         )
+
+    def _av_offset_ms(self, latency_s: float) -> float | None:
+        """Voice against picture, as they are played and shown after `latency_s`; None before any sound."""
+        if self._voice_offset_s is None:
+            return None
+        late_s = latency_s - self.delay_s if self.pacer.presented else 0.0
+        return round(1000 * (self._voice_offset_s + late_s), 1)
 
 
 def _compose(image: np.ndarray, canvas: Any) -> np.ndarray:

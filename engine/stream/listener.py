@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import soxr  # pyright: ignore[reportMissingTypeStubs]
@@ -17,6 +18,7 @@ from engine.clock import Clock
 from engine.media import SAMPLE_RATE_HZ, AudioBlock
 from engine.settings import GateSettings
 from engine.sinks.base import AudioSink
+from engine.stream.capture_way import MOST_S, CaptureWay
 from engine.stream.sample_clock import RESYNC_S, SampleClock
 from engine.stream.timeline import CAPTURE_S, Timeline
 
@@ -44,6 +46,8 @@ class Listener:
         self._clock = clock
         self._source: AudioSource | None = None
         self._start_s: float | None = None
+        self._taken_s = self._looked_s = 0.0
+        self.way = CaptureWay()
         self._resampler: _ToMono16k | _Suppressed | None = None
         self._gate: NoiseGate | None = None
         self._heard_gate: HeldBackGate | None = None
@@ -74,6 +78,7 @@ class Listener:
         """From now on listen to `source`, which has been started, through a gate if there are settings of one."""
         self._source = source
         self._start_s = None
+        self._taken_s, self.way = self._clock.now(), CaptureWay()
         self.zero_s = 0.0
         self._resampler = self._new_resampler(source.rate_hz)
         self.set_gate(gate)
@@ -93,14 +98,19 @@ class Listener:
         if block is not None:
             self._pass_on(block)
             self._is_starved = False
+        self._looked_s = self._clock.now()
         behind = self._sample_clock.sample_at(self._clock.now()) - self._timeline.end
         self._is_starved |= behind > _STARVED_S * SAMPLE_RATE_HZ
         missing = behind - int(CAPTURE_S * SAMPLE_RATE_HZ)
         if self._is_starved and missing > 0:
             self._timeline.append_silence(missing)
-            if self._source is not None and not self._source.has_ended:
+            if self._source is not None and not self._source.has_ended and not self._is_awaited():
                 self.missing_samples += missing
             self._start_s = None  # whatever comes next is put where it was captured
+
+    def _is_awaited(self) -> bool:
+        """Whether the source's first sound may still be on its way: then nothing is missing."""
+        return not self.way.has_begun and self._clock.now() - self._taken_s < MOST_S
 
     def silence_from(self, sample: int) -> None:
         """What was said from `sample` on must not be shown any more (mute)."""
@@ -113,6 +123,10 @@ class Listener:
         samples = np.zeros_like(block.samples) if self.is_muted else _finite(block.samples)
         samples = self.talk_key.applied(samples, block.captured_at_s, block.rate_hz)
         self.meter.push(samples, block.rate_hz)
+        now_s = self._clock.now()
+        if self.way.note(block, now_s, now_s - self._looked_s):
+            self._start_s = None
+        block = replace(block, captured_at_s=block.captured_at_s + self.way.extra_s)
         start_s, samples = self._placed(block, samples)
         if len(samples) == 0:
             return

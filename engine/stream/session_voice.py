@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from engine.errors import StandinError, VoiceOutError
 from engine.protocol.messages import Reason, VoiceOutChanged
 from engine.settings import VoiceOutSettings
+from engine.stream import output_memory
 from engine.stream.listener import Listener
 from engine.stream.reporter import Reporter
 
@@ -56,8 +57,11 @@ class SessionVoice:
         if settings is not None and self._shifts(settings):
             return
         with self._devices_lock:
-            self.play_on(self._found(settings) if settings is not None else None)
+            output = self._found(settings) if settings is not None else None
+            self.play_on(output)
             self._settings = settings
+        if settings is not None and output is not None:
+            output_memory.remember_correction(settings, output.line.offset_s)
 
     def play_on(self, output: AnyVoiceOut | None) -> None:
         """Start `output` and let it take over. Raises `VoiceOutError`; the one before goes on then."""
@@ -135,6 +139,12 @@ class SessionVoice:
         self._reporter.emit(VoiceOutChanged(is_open=False))
         self._wait(self._wanted(output))
 
+    def remember_need(self, needed_s: float) -> None:
+        """Keep for the next session with how much delay the voice would be in time."""
+        output, wanted = self._output, self._settings
+        if output is not None and wanted is not None:
+            output_memory.remember(wanted, needed_s, output.line.offset_s)
+
     def end(self) -> None:
         """Give the output back; after the audio thread has ended."""
         with self._devices_lock:
@@ -186,6 +196,7 @@ class SessionVoice:
             return False
         output.line.offset_s = correction_s(settings)
         self._settings = settings
+        output_memory.remember_correction(settings, output.line.offset_s)
         return True
 
     def _forget(self) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 from engine.media import SAMPLE_RATE_HZ, AudioChunk, ChunkSpec, first_sample_of
 
 CAPTURE_S = 0.050
-"""From a sample's capture until the timeline has it: device buffer, 10 ms block, 10 ms poll, 20 ms resampler."""
+"""From a sample's capture until the timeline has it: device buffer, 10 ms block, 10 ms poll, 20 ms resampler. Sound of
+devices that take longer is placed later (`capture_way.py`)."""
 
 
 class Timeline:

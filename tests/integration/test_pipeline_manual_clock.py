@@ -481,3 +481,92 @@ def test_what_a_generator_notices_is_passed_on_and_counted():
     stepper.generator.notices = [note]
     stepper.run(1.0)
     assert stepper.notices == [note] and stepper.graph.stats(None).recoveries == 1
+
+
+class Slow:
+    """A microphone at 48 kHz whose blocks of 10 ms come `late_s` after their end, with noise that never repeats."""
+
+    rate_hz, channels, label, has_ended, overflows = 48_000, 1, "Headset", False, 0
+
+    def __init__(self, late_s):
+        self._late_s, self._position = late_s, 0
+        self.said = np.random.default_rng(0).uniform(0.1, 0.9, 30 * 48_000).astype(np.float32)
+
+    def start(self, clock):
+        self._clock, self._started_s = clock, clock.now()
+
+    def read(self):
+        heard_s = self._clock.now() - self._started_s - self._late_s
+        first, self._position = self._position, max(self._position, int(heard_s * 100 + 1e-6) * 480)
+        if first == self._position:
+            return None
+        samples = self.said[first : self._position, None]
+        captured_at_s = self._started_s + first / 48_000
+        return AudioBlock(first_sample=first, samples=samples, rate_hz=48_000, captured_at_s=captured_at_s)
+
+    def stop(self):
+        pass
+
+
+def _ran_on(late_s, seconds):
+    """A session with such a microphone, of which nothing before now counts, and (session s, samples) of its voice."""
+    microphone, voice = Slow(late_s), []
+    stepper = Stepper(microphone)
+    stepper.graph.listener.voice = lambda samples, rate_hz, start_s: voice.append((start_s, samples[:, 0].copy()))
+    stepper.run(seconds)
+    return stepper, microphone, voice
+
+
+def _lost(graph):
+    pacer, runner = graph.pacer, graph.runner
+    return pacer.held, pacer.late, pacer.dropped, runner.skipped_samples, graph.listener.missing_samples
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.030, 0.050, 0.070, 0.120, 0.160, 0.200, 0.300, 0.500])
+def test_slow_microphone_loses_no_word_and_puts_no_picture_late(late_s):
+    """Once it is known, three seconds after its first sound."""
+    stepper, microphone, voice = _ran_on(late_s, 4.0)
+    graph = stepper.graph
+    before, shown = _lost(graph), len(stepper.presented)
+    voice.clear()
+    stepper.run(16.0)
+    heard = np.concatenate([samples for _, samples in voice])
+    end = microphone._position
+    assert len(heard) >= 15.97 * 48_000 and np.array_equal(heard, microphone.said[end - len(heard) : end])
+    steps = np.diff([start_s for start_s, _ in voice])
+    assert np.abs(steps - [len(samples) / 48_000 for _, samples in voice[:-1]]).max() < 1e-6, "nor is it torn"
+    assert _lost(graph) == before
+    ticks, frames, *_ = zip(*stepper.presented, strict=True)
+    assert ticks[shown:] == frames[shown:], "each picture in its place"
+    graph.look(None)
+    stats = graph.stats(None)
+    assert graph.delay_s == pytest.approx(0.150, abs=0.012), "the delay stays"
+    assert stats.latency_ms == pytest.approx(1000 * (graph.delay_s + graph.listener.way.extra_s), abs=12)
+    assert late_s - 0.031 <= graph.listener.way.extra_s <= max(0.0, late_s - 0.010)
+    assert [notice.code for notice in stepper.notices] == ["microphone.slow"] * (late_s > 0.085)
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.030, 0.050, 0.070, 0.120])
+def test_microphone_that_is_not_very_slow_loses_no_word_before_that_either(late_s):
+    stepper, microphone, voice = _ran_on(late_s, 20.0)
+    heard = np.concatenate([samples for _, samples in voice])
+    assert len(heard) >= (20.0 - late_s - 0.030) * 48_000 and np.array_equal(heard, microphone.said[: len(heard)])
+    steps = np.diff([start_s for start_s, _ in voice]) - [len(samples) / 48_000 for _, samples in voice[:-1]]
+    assert sum(np.abs(steps) > 1e-6) == (late_s > 0.030), "it waits once, for as long as it is slow"
+    assert stepper.graph.listener.missing_samples == 0
+
+
+def test_quicker_microphone_after_a_slow_one_is_not_waited_for():
+    stepper = Stepper(Slow(0.300))
+    stepper.run(5.0)
+    graph, quick = stepper.graph, Slow(0.010)
+    assert graph.listener.way.extra_s > 0.2
+    held, _, dropped, skipped, missing = _lost(graph)
+    quick.start(stepper.clock)
+    graph.listener.take_from(quick)
+    stepper.run(10.0)
+    assert graph.listener.way.extra_s == 0.0
+    now = _lost(graph)
+    assert now[0] <= held + 2 and now[2] <= dropped + 3 and now[3:] == (skipped, missing)
+    tick, frame, *_ = stepper.presented[-1]
+    assert tick == frame

@@ -19,7 +19,7 @@ class Client(QObject):
     """Notes what is sent; the test answers."""
 
     ready, lost, state_changed, noticed = Signal(object), Signal(object, int), Signal(object), Signal(object)
-    camera_changed, devices_listed = Signal(object), Signal(object)
+    camera_changed, devices_listed, recording_changed = Signal(object), Signal(object), Signal(object)
 
     def __init__(self):
         super().__init__()
@@ -91,3 +91,55 @@ def test_missing_microphone_is_taken_under_another_cards_number(begun):
         listed = [m.AudioDevice(name=name, host_api="ALSA", channels=1, rate_hz=48_000)]
         client.devices_listed.emit(m.DevicesListed(microphones=listed, voice_outs=[], cameras=[]))
         assert len(client.of(m.SetSource)) == count
+
+
+_PREVIEW = 'has_microphone = false\nhas_voice_out = true\nvoice_out = "Headset"\n'
+_TOO_SLOW = "voice_out.too_slow"
+
+
+def _go_on(client):
+    """Answer what ends a session and what begins the next."""
+    client.of(m.Stop)[-1].reply(None)
+    client.of(m.Start)[-1].reply(None)
+
+
+def test_session_is_told_of_the_output_that_is_chosen_once_it_is_live(begun):
+    client, broadcast = begun(_PREVIEW)
+    start = client.of(m.Start)[0].settings
+    assert start.voice_out is None and start.voice_out_to_come == client.of(m.SetVoiceOut)[0].voice_out
+
+
+def test_voice_that_is_too_late_has_another_session_once_while_nobody_watches(begun):
+    client, broadcast = begun(_PREVIEW)
+    _notice(client, _TOO_SLOW)
+    assert len(client.of(m.Stop)) == 1
+    _go_on(client)
+    assert broadcast.is_live and len(client.of(m.Start)) == len(client.of(m.SetVoiceOut)) == 2
+    _notice(client, _TOO_SLOW)
+    assert len(client.of(m.Stop)) == 1, "it would be no better"
+    broadcast.change(voice_out="Loudspeakers")
+    _notice(client, _TOO_SLOW)
+    assert len(client.of(m.Stop)) == 2, "another output"
+
+
+def test_call_and_recording_are_not_interrupted_for_it(begun):
+    client, broadcast = begun(_PREVIEW)
+    broadcast.set_camera(True)
+    _notice(client, _TOO_SLOW)
+    assert not client.of(m.Stop) and broadcast.is_live
+    client.recording_changed.emit(m.RecordingChanged(is_recording=True, path="a.mp4"))
+    broadcast.set_camera(False)
+    assert not client.of(m.Stop), "it is recorded"
+    client.recording_changed.emit(m.RecordingChanged(is_recording=False, path="a.mp4"))
+    assert len(client.of(m.Stop)) == 1
+    _go_on(client)
+    assert broadcast.is_live and not broadcast.is_camera_wanted
+
+
+def test_output_that_is_only_slow_is_not_asked_for_again(begun):
+    client, broadcast = begun(_PREVIEW)
+    broadcast.set_camera(True)
+    client.of(m.SetVoiceOut)[0].reply(None)
+    _notice(client, _TOO_SLOW)
+    _choose(broadcast)
+    assert len(client.of(m.SetVoiceOut)) == 1

@@ -197,3 +197,82 @@ def test_offset_plays_later_or_sooner():
     assert abs(rig.offsets[-1]) < 0.002, "50 ms sooner, at half a percent"
     error = (rig.delay_at_end() - (DELAY_S - 0.010) % (1 / 300) + 1 / 600) % (1 / 300) - 1 / 600
     assert abs(error) < 0.0012 and rig.line.realigned == 0
+
+
+@pytest.mark.parametrize(
+    ("latency_s", "offset_s", "room_s"),
+    [(0.090, -0.050, 0.0), (0.200, 0.0, -0.060), (0.300, 0.0, -0.160), (0.050, -0.200, -0.110)],
+)
+def test_voice_that_cannot_be_early_enough_is_late_but_whole(latency_s, offset_s, room_s):
+    """The output and the correction leave `room_s` of the delay of 150 ms and the block of 10: less than must wait."""
+    rig = Rig(latency_s=latency_s)
+    rig.line.offset_s = offset_s
+    rig.run(10.0)
+    heard, before = len(rig.sound), (rig.line.underruns, rig.line.realigned)
+    assert before[0] < 100 and before[1] == 1, "all within some seconds, and it jumped at once where it can stay"
+    rig.run(60.0)
+    assert (rig.line.underruns, rig.line.realigned) == before
+    samples = np.concatenate(rig.sound[heard:])
+    assert np.abs(np.diff(samples, 2)).max() < 1.5 * 0.5 * (2 * np.pi * 300 / 48_000) ** 2, "no click"
+    assert rig.offsets[-1] == pytest.approx(-rig.line.late_s, abs=0.002), "and it says how late it is"
+    assert 0.020 - room_s - 0.007 < rig.line.late_s < 0.020 - room_s + 0.007
+    assert abs(rig.line._speed._to) < 0.0005
+
+
+def test_voice_is_in_its_place_again_when_there_is_room():
+    rig = Rig(latency_s=0.200)
+    rig.run(5.0)
+    assert rig.line.late_s > 0.060
+    rig._latency_s = 0.050
+    rig.run(25.0)
+    assert rig.line.late_s == 0.0 and abs(rig.offsets[-1]) < 0.005
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.0, 1.8])
+def test_what_is_short_at_the_start_of_a_device_does_not_move_the_voice(seconds):
+    """Sound servers hand out old samples at first, or say that they are later than they are."""
+    rig = Rig(latency_s=0.260)
+    rig.run(seconds)
+    assert rig.line.underruns > 5
+    rig._latency_s = 0.050
+    for _ in range(300):
+        rig.run(BLOCK_S)
+        assert rig.line.late_s == 0.0
+    rig.run(30.0)
+    assert abs(rig.offsets[-1]) < 0.005
+
+
+def test_another_output_that_is_opened_says_nothing_of_the_one_before():
+    rig = Rig(latency_s=0.200)
+    rig.signal = _spoken
+    rig.run(1.8)
+    rig.line.restart()
+    rig._latency_s = 0.050
+    for _ in range(600):
+        rig.run(BLOCK_S)
+        assert rig.line.late_s == 0.0
+    assert abs(rig.offsets[-1]) < 0.005
+
+
+def test_single_stalls_do_not_move_the_voice():
+    """Every two seconds nothing is written for 50 ms, with 40 ms to spare."""
+    rig = Rig(latency_s=0.100)
+    rig.run(5.0)
+    for _ in range(10):
+        for _ in range(5):
+            rig.line.fill(np.zeros((480, 1), np.float32), rig._played / 48_000 + 0.100)
+            rig._played += 480
+        rig.run(2.0)
+        assert rig.line.late_s == 0.0
+    assert abs(rig.offsets[-1]) < 0.005 and rig.line.realigned == 0
+
+
+@pytest.mark.parametrize("gap_s", [0.4, 3.0])
+def test_hole_in_the_microphones_sound_leaves_the_voice_where_it_was(gap_s):
+    rig = Rig()
+    rig.run(3.0)
+    rig._written += int(gap_s * rig.source_hz)
+    rig.run(0.5)
+    assert rig.line.late_s == 0.0
+    rig.run(6.0)
+    assert rig.line.late_s == 0.0 and abs(rig.offsets[-1]) < 0.005

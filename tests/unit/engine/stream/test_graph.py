@@ -158,3 +158,82 @@ def test_stats_name_the_generator_that_runs(build, clock):
     graph, source, _ = build(name="quick")
     _speak(graph, source, clock, 10)
     assert graph.stats(None).generator == "quick"
+
+
+@pytest.mark.parametrize(("least_delay_s", "is_more"), [(0.0, False), (0.050, False), (0.400, True)])
+def test_delay_is_no_less_than_the_voice_out_needs(scene_of, plain_generator, clock, least_delay_s, is_more):
+    settings, scene = SessionSettings(portrait="unused"), scene_of(plain_generator())
+    plain = Graph(scene, settings, clock, present=print, on_failure=print)
+    made = Graph(scene, settings, clock, present=print, on_failure=print, least_delay_s=least_delay_s)
+    assert made.delay_s == (least_delay_s if is_more else plain.delay_s)
+    assert made.runner.delay_s == made.pacer.delay_s == made.delay_s
+
+
+class Voice:
+    """A delay line that is `offset_s` early."""
+
+    queue_s = late_s = 0.0
+
+    def __init__(self, offset_s):
+        self._offset_s = offset_s
+
+    def steer(self, delay_s, origin_s):
+        return self._offset_s
+
+
+def test_offset_is_that_of_the_picture_as_it_was_shown(build, clock):
+    """Each picture is shown 10 ms late or more: the voice, 5 ms early of its own, is early by that, too."""
+    graph, source, _ = build()
+    voice = Voice(0.005)
+    assert graph.stats(voice).av_offset_ms is None, "before any sound"
+    for _ in range(200):
+        source.say(np.full(160, 0.5), clock.now())
+        clock.advance(0.010)
+        graph.listener.step()
+        graph.steer(voice)
+        while graph.runner.step():
+            pass
+        if clock.now() >= graph.pacer.due_s(graph.pacer.next_tick) + 0.010:
+            graph.pacer.tick(clock.now())
+    late_ms = 1000 * (graph.pacer.latency_s() - graph.delay_s)
+    assert late_ms >= 10
+    assert graph.stats(voice).av_offset_ms == pytest.approx(5.0 + late_ms, abs=0.1)
+    assert graph.stats(None).av_offset_ms is None
+
+
+def test_voice_that_is_too_slow_is_told_with_the_delay_that_it_needs(scene_of, plain_generator, clock):
+    notices, settings, voice = [], SessionSettings(portrait="unused"), Voice(-0.085)
+    graph = Graph(
+        scene_of(plain_generator()), settings, clock, present=print, on_failure=print, on_notice=notices.append
+    )
+    voice.late_s = 0.085
+    assert graph.look(None) is None and graph.look(voice) is None
+    clock.advance(3.0)
+    assert graph.look(voice) == pytest.approx(graph.delay_s + 0.085)
+    assert [notice.code for notice in notices] == ["voice_out.too_slow"]
+    clock.advance(30.0)
+    assert graph.look(voice) is None and len(notices) == 1
+
+
+def test_slow_microphone_is_in_the_latency_and_told(scene_of, plain_generator, plain_source, clock):
+    notices, settings, source = [], SessionSettings(portrait="unused"), plain_source()
+    graph = Graph(
+        scene_of(plain_generator()), settings, clock, present=print, on_failure=print, on_notice=notices.append
+    )
+    graph.go_live(source)
+    clock.advance(0.200)
+    missing = []
+    for _ in range(600):
+        source.say(np.full(160, 0.5), clock.now() - 0.200)
+        clock.advance(0.010)
+        graph.listener.step()
+        while graph.runner.step():
+            pass
+        graph.pacer.tick(clock.now())
+        graph.look(None)
+        missing.append(graph.listener.missing_samples)
+    extra_ms = 1000 * graph.listener.way.extra_s
+    assert extra_ms == pytest.approx(170, abs=2)
+    assert graph.stats(None).latency_ms == pytest.approx(1000 * graph.delay_s + extra_ms, abs=11)
+    assert [notice.code for notice in notices] == ["microphone.slow"] and "170 ms" in notices[0].message
+    assert missing[-1] == missing[320], "since it is known, nothing is lost"

@@ -10,7 +10,7 @@ from engine.audio.delay_line import DelayLine
 from engine.clock import ManualClock
 from engine.errors import Cancelled, DeviceError
 from engine.settings import VoiceOutSettings
-from engine.stream import sync_test
+from engine.stream import output_memory, sync_test
 from engine.stream.sync_signal import CHIRP_S, ChirpSource, chirp, find_chirp
 from engine.stream.sync_test import SyncTest
 
@@ -87,6 +87,7 @@ class Told:
 def bench(monkeypatch, tmp_path):
     """Makes a test of an output; corrections are kept in an empty folder."""
     monkeypatch.setattr(sync_memory, "data_folder", lambda: tmp_path)
+    monkeypatch.setattr(output_memory, "cache_folder", lambda: tmp_path)
     monkeypatch.setattr(sync_test, "opened_output", lambda name, host_api: (name, host_api))
 
     def make(output, **options):
@@ -120,6 +121,38 @@ def test_second_test_finds_nothing_left_and_keeps_the_correction(bench):
     measured = again.run(Told())
     assert abs(measured.offset_ms) < 1.5
     assert measured.correction_ms == pytest.approx(found.correction_ms, abs=1.5)
+
+
+def test_correction_that_needs_a_longer_delay_gets_it(bench):
+    """A second test with 200 ms sooner stored: its own delay leaves room for that, or it would find them again."""
+    hidden_s = 0.200
+    first, _ = bench(Output(hidden_s))
+    found = first.run(Told())
+    assert found.correction_ms == pytest.approx(-200, abs=1.5)
+    again, _ = bench(output := Output(hidden_s))
+    measured = again.run(Told())
+    assert abs(measured.offset_ms) < 1.5 and output.line.late_s == 0.0 and output.line.underruns < 50
+    assert measured.correction_ms == pytest.approx(-200, abs=3)
+
+
+def test_what_the_tests_own_delay_was_too_short_for_is_not_stored(bench, monkeypatch):
+    """The output says itself that it is 200 ms late, and that is true: nothing is to be corrected."""
+    monkeypatch.setitem(globals(), "CLAIMED_S", 0.200)
+    test, _ = bench(output := Output(0.0))
+    measured = test.run(Told())
+    assert output.line.late_s > 0.060, "the delay of the test was too short"
+    assert measured.correction_ms == pytest.approx(0.0, abs=3)
+    again, _ = bench(output := Output(0.0))
+    assert again.run(Told()).correction_ms == pytest.approx(0.0, abs=3)
+    assert output.line.late_s == 0.0, "the next one has the delay for it"
+
+
+def test_correction_is_the_devices_that_was_opened(bench, monkeypatch):
+    monkeypatch.setattr(sync_test, "opened_output", lambda name, host_api: ("Speakers (USB)", "ALSA"))
+    test, _ = bench(Output(0.050))
+    measured = test.run(Told())
+    assert sync_memory.recall_ms("Speakers (USB)", "ALSA") == measured.correction_ms
+    assert sync_memory.recall_ms("Speakers", "") == 0.0
 
 
 def test_only_told_when_asked_so(bench):
