@@ -7,7 +7,7 @@ from collections.abc import Callable
 from PySide6.QtCore import QObject
 from PySide6.QtGui import QImage
 
-from app.controllers.broadcast import ENDED, BroadcastController
+from app.controllers.broadcast import ENDED, VOICE_OUT_TOO_SLOW, BroadcastController
 from app.controllers.microphone import ABSENT, LOST
 from app.engine_client.client import EngineClient
 from app.engine_client.preview_reader import PreviewReader
@@ -24,7 +24,7 @@ _IDLE_TEXT = "No picture yet."
 _SILENT = "window.silent"
 _ALL_ZERO, _NOTHING_DBFS = "microphone.all_zero", -119.0
 _UNSENT = "Choose where your voice goes if the call should hear it in step with the picture."
-_KINDS = {"microphone.back": "info", "doctor.fixed": "info"}
+_KINDS = {"microphone.back": "info", "voice_out.back": "info", "doctor.fixed": "info"}
 _SHOWN_BESIDE = ("quality.lowered", "quality.raised")
 """What a note in the window shows for as long as it is the case."""
 _REMEDIES = {
@@ -100,6 +100,8 @@ class SessionPresenter(QObject):
     def _on_notice(self, event: m.Noticed) -> None:
         if event.reason.code in _SHOWN_BESIDE:
             return
+        if event.reason.code == VOICE_OUT_TOO_SLOW and not self._broadcast.is_live:
+            return  # the session that has just been begun for it has the delay
         self.tell("error" if event.is_error else _KINDS.get(event.reason.code, "warn"), event.reason)
         if event.reason.code == "engine.version":
             self._state_text = "The engine cannot be used"

@@ -158,9 +158,11 @@ class DelayLine:
             self._rooms.popleft()
         if now_s - self._rooms[0][0] < 0.9 * _ROOM_S:
             return
+        if self.late_s == 0.0 and not self._runs_empty_always():
+            return
         rooms_s = sorted(room_s for _, room_s, _ in self._rooms)
         most_s, least_s = (rooms_s[int(share * len(rooms_s))] + self.offset_s for share in (_ROOM_MOST, _ROOM_LEAST))
-        if self.late_s == 0.0 and (most_s > _LEAST_QUEUE_S or not self._runs_empty_always()):
+        if self.late_s == 0.0 and most_s > _LEAST_QUEUE_S:
             return
         needed_s = _LEAST_QUEUE_S - least_s
         if not self.late_s - _ROOM_HYSTERESIS_S <= needed_s <= self.late_s:

@@ -183,3 +183,22 @@ def test_refusals_are_sentences(qtbot, live):
     application.window.set_recording(True)
     application.broadcast.failed.emit("recording", m.Reason(code="output.full", message="The disk is full."))
     assert application.window.record_button.text() == "Record"
+
+
+def test_voice_that_is_late_is_told_in_a_call_and_else_made_good_at_once(qtbot, live):
+    application = live()
+    application.broadcast.change(has_voice_out=True, voice_out="One")
+    told = m.Noticed(reason=m.Reason(code="voice_out.too_slow", message="Your voice is late.", hint="So it is."))
+    _click(qtbot, application.window.start_button)
+    qtbot.waitUntil(lambda: application.window.air_label.text() == "● On air")
+    application.client.noticed.emit(told)
+    assert application.window.banner.message.text() == "Your voice is late." and application.broadcast.is_live
+    application.window.banner.close_button.click()
+    _click(qtbot, application.window.start_button)
+    assert not application.broadcast.is_live, "another session is begun, now that nobody watches"
+    qtbot.waitUntil(lambda: application.broadcast.is_live and application.window.state_label.text() == LIVE)
+    application.broadcast.change(voice_out="Other")
+    application.client.noticed.emit(told)
+    assert not application.broadcast.is_live, "it is being begun again"
+    assert not application.window.banner.isVisible()
+    qtbot.waitUntil(lambda: application.broadcast.is_live)
