@@ -148,8 +148,8 @@ class SessionSettings(Settings):
     camera: CameraSettings | None = None
     voice_out: VoiceOutSettings | None = None
     voice_out_to_come: VoiceOutSettings | None = None
-    """Chosen (`SetVoiceOut`) once the session is live, so that no device holds up the first picture: the session's delay
-    leaves room for it. A `voice_out` has it by itself."""
+    """Chosen (`SetVoiceOut`) once the session is live, so that no device holds up the first picture: the session's
+    delay leaves room for it. A `voice_out` has it by itself."""
     recording: str = ""
     may_replace_recording: bool = False
     has_preview: bool = False

@@ -33,8 +33,9 @@ run empty again and again."""
 
 _ROOM_S, _PARTS = 3.0, 4
 _ROOM_MOST, _ROOM_LEAST = 0.8, 0.1
-"""A voice is too late for its place only if the output has run empty in each part of that time, and there was too little
-room in nearly all of it: an output that starts, or a stall, moves nothing. Then the worst tenth does not count."""
+"""A voice is too late for its place only if the output has run empty in each part of that time, and there was too
+little room in nearly all of it: an output that starts, or a stall, moves nothing. Then the worst tenth does not count.
+"""
 
 _ROOM_HYSTERESIS_S = 0.015
 """Two clocks that differ meet blocks of 10 ms now at their beginning, now at their end; the voice need not follow."""

@@ -104,7 +104,7 @@ def _go_on(client):
 
 
 def test_session_is_told_of_the_output_that_is_chosen_once_it_is_live(begun):
-    client, broadcast = begun(_PREVIEW)
+    client, _ = begun(_PREVIEW)
     start = client.of(m.Start)[0].settings
     assert start.voice_out is None and start.voice_out_to_come == client.of(m.SetVoiceOut)[0].voice_out
 
