@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -83,19 +84,24 @@ def test(pytest_arguments: Sequence[str]) -> int:
     python = set_up(for_tests=True, for_window=True)
     say("running the tests")
     first = 0
-    for part in [pytest_arguments] if pytest_arguments else _parts(os.cpu_count() or 1):
-        status = _call([str(python), "-m", "pytest", *part], folder=ROOT)
+    pytest = [str(python), "-m", "pytest"]
+    for command in [[*pytest, *pytest_arguments]] if pytest_arguments else _parts(pytest, os.cpu_count() or 1):
+        status = _call(command, folder=ROOT)
         first = first or status
         if status not in (_PASSED, _FAILED):
             break
     return first
 
 
-def _parts(cores: int) -> list[list[str]]:
-    """Arguments of the whole suite's two runs: what may run side by side, then what lives by the clock. Whoever starts
-    ranks mostly waits for them, which is one worker's work from beginning to end: there is one more than cores."""
+def _parts(pytest: list[str], cores: int) -> list[list[str]]:
+    """The whole suite's two runs: what may run side by side, then what lives by the clock.
+
+    One worker starts ranks from beginning to end and mostly waits for them, so there is one more than cores. Ranks are
+    last in line for the processor: the workers are not far before them, or they would starve.
+    """
+    patiently = ["nice", "-n", "15"] if shutil.which("nice") else []
     beside = ["-n", str(min(cores + 1, _MOST_WORKERS)), "--max-worker-restart=0", "-m", "not serial"]
-    return [beside, ["-m", "serial"]]
+    return [[*patiently, *pytest, *beside], [*pytest, "tests/integration", "-m", "serial"]]
 
 
 def has_display(environment: os._Environ[str] | dict[str, str], platform: str) -> bool:

@@ -57,6 +57,8 @@ def pytest_collection_modifyitems(items):
         path = item.path.as_posix().partition("/tests/integration/")[2]
         if path and not path.startswith(_WITHOUT_CLOCK):
             item.add_marker(pytest.mark.serial)
+        elif not path and item.get_closest_marker("serial"):
+            raise pytest.UsageError(f"{item.nodeid} would not be run: what is serial belongs into tests/integration.")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -15,6 +15,10 @@ MAX_CORRECTION = 0.005
 REALIGN_S = 0.060
 """Beyond this the voice has to jump to its place, in a pause of the speaker if there is one."""
 
+_REALIGN_SOON_S, _SOON_S = 0.015, 10.0
+"""So much is enough soon after the voice has begun or has been torn, in pauses only: a device that starts has put it
+somewhere, and half a percent of speed would take ten seconds."""
+
 _SETTLE_S = 0.3
 """An output fills its buffers when it starts; what it says of their delay before that is of no use."""
 
@@ -82,6 +86,8 @@ class DelayLine:
         self._measured: _Mark | None = None
         self._measured_since_s = 0.0
         self._astray_since_s: float | None = None
+        self._torn_s = 0.0  # when the voice has begun or an underrun was seen last
+        self._torn_count = 0
         # The callback's.
         self._fade = 0.5 - 0.5 * np.cos(
             np.linspace(0, np.pi, max(2, int(_FADE_S * rate_hz)), dtype=np.float32)[:, None]
@@ -206,13 +212,18 @@ class DelayLine:
     def _order_after(self, mark: _Mark, astray_s: float) -> _Order | None:
         jumps, _, now_s, _ = mark
         samples = round(astray_s * self.rate_hz)
+        if not self._has_begun or self._torn_count != self.underruns:
+            self._torn_s, self._torn_count = now_s, self.underruns
         if not self._has_begun or jumps == self._torn_jumps:
             return jumps, samples, True
         if abs(astray_s) < REALIGN_S:
             self._astray_since_s = None
         elif self._astray_since_s is None:
             self._astray_since_s = now_s
-        if abs(astray_s) < REALIGN_S or now_s - self._measured_since_s < _MEASURE_S:
+        measured_s = now_s - self._measured_since_s
+        if _REALIGN_SOON_S < abs(astray_s) < REALIGN_S and measured_s > _WINDOW_S and now_s - self._torn_s < _SOON_S:
+            return jumps, samples, False
+        if abs(astray_s) < REALIGN_S or measured_s < _MEASURE_S:
             return None
         is_lasting = self._astray_since_s is not None and now_s - self._astray_since_s > _PATIENCE_S
         return jumps, samples, is_lasting or abs(astray_s) > _AT_ONCE_S

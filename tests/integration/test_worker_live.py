@@ -273,7 +273,7 @@ def _run_out_of_memory(session) -> None:
         (_kill, "Rank 1 was killed."),
         (_raise, "Rank 1 stopped because of an internal error: a bug in rank code."),
         (_run_out_of_memory, "Rank 0 ran out of memory."),
-        (_stop, "One of the ranks has not answered for 4 seconds."),
+        (_stop, r"One of the ranks has not answered for [4-9](\.\d+)? seconds."),
     ],
 )
 def test_a_rank_in_trouble(session, cause, says):
@@ -283,7 +283,8 @@ def test_a_rank_in_trouble(session, cause, says):
     session.until(lambda: len(session.errors()) > told)
     (session.folder / "trouble").unlink(missing_ok=True)
     session.until_ranks_show()
-    assert session.errors()[told:] == [says], "one sentence"
+    (sentence,) = session.errors()[told:]
+    assert re.fullmatch(says, sentence), "a rank that was slow on a busy computer is waited for a little longer"
     assert not set(pids.values()) & set(session.pids.values()), "the group is replaced as a whole"
     session.until(lambda: _only_one_group(session))
     fallback = [event for _, event in session.events if getattr(event, "state", None) is SessionState.FALLBACK][-1]

@@ -75,11 +75,6 @@ class Hub:
     def served_of(self, name: str) -> int:
         return sum(count for path, count in self.served.items() if path.endswith(name))
 
-    @property
-    def asked_what_there_is(self) -> int:
-        """How many requests there have been for a list of files."""
-        return sum(path.startswith("/api/models/") for _, path, _ in list(self.requests))
-
     def listing(self, repository: Repository) -> list[dict]:
         return [_description(path, content, with_size=self.lists_sizes) for path, content in repository.files.items()]
 

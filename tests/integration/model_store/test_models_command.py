@@ -132,8 +132,8 @@ def downloading(hub):
     command = [sys.executable, "-m", "engine", "models", "download", NAME, "--mirror", hub.address, "--yes"]
     with contextlib.ExitStack() as stack:
 
-        def start() -> subprocess.Popen:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        def start(errors=subprocess.PIPE) -> subprocess.Popen:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
             stack.enter_context(process)
             stack.callback(process.kill)
             return process
@@ -172,18 +172,20 @@ def test_a_download_that_is_killed_goes_on_where_it_was(hub, home, speech, fault
     assert "all as published" in _models("verify", NAME).stdout
 
 
-def test_two_at_once_fetch_it_once(hub, home, speech, fault, downloading):
+def test_two_at_once_fetch_it_once(hub, home, speech, fault, downloading, tmp_path):
     _models("download", SPEECH, "--from-dir", speech)
     slow = fault(path=f"/storage/{REPOSITORY}/{SHARD}", times=9, piece_bytes=10_000, gate_at=20_000)
     hub.faults.append(slow)
-    both = [downloading() for _ in range(2)]
-    # The second one, too, has asked what there is.
-    _until(lambda: hub.served_of(SHARD) >= 20_000 and hub.asked_what_there_is >= 2, *both)
+    told = [tmp_path / "first", tmp_path / "second"]
+    with told[0].open("w") as first, told[1].open("w") as second:
+        both = [downloading(first), downloading(second)]
+    # Both have said what there is to fetch; the later one may know that from the other.
+    _until(lambda: hub.served_of(SHARD) >= 20_000 and all("to fetch" in one.read_text() for one in told), *both)
     assert "another Standin" in _one_sentence(_models("remove", NAME))
     slow.gate.set()
-    for process in both:
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, errors
+    for process, errors in zip(both, told, strict=True):
+        process.communicate(timeout=60)
+        assert process.returncode == 0, errors.read_text()
     assert hub.served_of(SHARD) == 200_000
     assert "all as published" in _models("verify", NAME).stdout
 

@@ -143,6 +143,33 @@ def test_realigns_in_a_pause(shift_s):
     assert rig.line.underruns <= 1
 
 
+@pytest.mark.parametrize("blocks", [15, 18])
+def test_voice_that_a_stall_has_put_late_is_in_its_place_after_the_next_pause(blocks):
+    """Late by 20 to 60 ms: half a percent of speed would take 4 to 12 s."""
+    rig = Rig()
+    rig.signal = _spoken
+    rig.run(5.0)
+    for _ in range(blocks):
+        rig.line.fill(np.zeros((480, 1), np.float32), rig._played / 48_000 + 0.020)
+        rig._played += 480
+    heard, underruns = len(rig.sound), rig.line.underruns
+    rig.run(0.65)
+    assert underruns > 0 and -0.060 < rig.offsets[-1] < -0.020 and rig.line.realigned == 0
+    rig.run(2.0)
+    assert abs(rig.offsets[-1]) < 0.015 and rig.line.realigned == 1
+    sound = np.concatenate(rig.sound[heard + 50 :])
+    assert np.abs(np.diff(sound)).max() < 1.1 * STEEPEST, "no click"
+
+
+def test_what_has_drifted_apart_is_not_jumped():
+    rig = Rig()
+    rig.signal = _spoken
+    rig.run(15.0)
+    rig._latency_s += 0.040
+    rig.run(3.0)
+    assert rig.line.realigned == 0 and rig.offsets[-1] < -0.015, "nothing was torn: its speed is enough"
+
+
 @pytest.mark.parametrize("shift_s", [-0.110, 0.110])
 def test_without_a_pause_it_jumps_in_the_end_and_does_not_click(shift_s):
     rig = Rig()
