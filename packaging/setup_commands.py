@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -96,12 +95,10 @@ def test(pytest_arguments: Sequence[str]) -> int:
 def _parts(pytest: list[str], cores: int) -> list[list[str]]:
     """The whole suite's two runs: what may run side by side, then what lives by the clock.
 
-    One worker starts ranks from beginning to end and mostly waits for them, so there is one more than cores. Ranks are
-    last in line for the processor: the workers are not far before them, or they would starve.
+    One worker starts ranks from beginning to end and mostly waits for them, so there is one more than cores.
     """
-    patiently = ["nice", "-n", "15"] if shutil.which("nice") else []
     beside = ["-n", str(min(cores + 1, _MOST_WORKERS)), "--max-worker-restart=0", "-m", "not serial"]
-    return [[*patiently, *pytest, *beside], [*pytest, "tests/integration", "-m", "serial"]]
+    return [[*pytest, *beside], [*pytest, "tests/integration", "-m", "serial"]]
 
 
 def has_display(environment: os._Environ[str] | dict[str, str], platform: str) -> bool:

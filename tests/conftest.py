@@ -47,8 +47,8 @@ _WITHOUT_CLOCK = (
     "test_worker_",
 )
 """Of tests/integration: what a busy computer makes slower but not wrong. All the rest there is marked `serial`."""
-_WITH_RANKS = "test_worker_"
-"""Those that start ranks by way of the engine, again and again."""
+_WITH_RANKS = ("test_flashtalk_commands.py", "test_worker_")
+"""Those that start ranks by way of a command or the engine."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -76,7 +76,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 @functools.cache
 def _group_of(file: str) -> str:
-    """Groups of ranks take every core that there is, so that what starts many comes one after the other."""
+    """Groups of ranks take every core that there is, so that whatever starts some comes one after the other."""
     has_ranks = "rank_pools" in (_ROOT / file).read_text(encoding="utf-8")
     return "ranks" if has_ranks or Path(file).name.startswith(_WITH_RANKS) else file
 
