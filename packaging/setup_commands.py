@@ -93,11 +93,9 @@ def test(pytest_arguments: Sequence[str]) -> int:
 
 
 def _parts(pytest: list[str], cores: int) -> list[list[str]]:
-    """The whole suite's two runs: what may run side by side, then what lives by the clock.
-
-    One worker starts ranks from beginning to end and mostly waits for them, so there is one more than cores.
-    """
-    beside = ["-n", str(min(cores + 1, _MOST_WORKERS)), "--max-worker-restart=0", "-m", "not serial"]
+    """The whole suite's two runs: what may run side by side, then what lives by the clock. With more workers than cores
+    it takes no less: ranks are last in line for the processor."""
+    beside = ["-n", str(min(cores, _MOST_WORKERS)), "--max-worker-restart=0", "-m", "not serial"]
     return [[*pytest, *beside], [*pytest, "tests/integration", "-m", "serial"]]
 
 

@@ -95,7 +95,7 @@ def test_lost_microphone_does_not_become_an_echo(desk, hum, name, voice_out):
     lost = desk.notice("microphone.lost", at)
     assert lost.is_error and "the portrait is silent" in lost.reason.message and lost.reason.hint
     desk.silent(at)
-    time.sleep(5.0)  # the waiter has tried more than once
+    time.sleep(3.5)  # the waiter has tried more than once
     assert desk.last().level_dbfs < -60 and desk.codes().count("microphone.back") == 0
     at = desk.now()
     desk.plug()
