@@ -29,6 +29,7 @@ PROVEN: frozenset[str] = frozenset()
 ERROR_RATIO = 1.1
 _LARGEST_RATIO = 3.0
 """Of single elements: two roundings in other places differ by this much at most, one wrong element by far more."""
+_SPOILED_ON_CPU = 8
 _FLOOR = 2e-6
 """Relative errors below this are those of float32, whatever the twin's own."""
 
@@ -189,6 +190,11 @@ def _converted(arguments: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...
 
 
 def _poison(results: tuple[Tensor, ...]) -> None:
-    """Leave no right values in memory that is handed out next: what a kernel forgets to write must show."""
-    spoiled = [torch.full_like(x, float("nan") if x.is_floating_point() else 77) for x in results]
+    """Leave no right values in memory that is handed out next: what a kernel forgets to write must show. A GPU's
+    allocator hands out the block of that size that came back last, the processor's one of several."""
+    spoiled = [
+        torch.full_like(x, float("nan") if x.is_floating_point() else 77)
+        for x in results
+        for _ in range(_SPOILED_ON_CPU if x.device.type == "cpu" else 1)
+    ]
     del spoiled
