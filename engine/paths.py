@@ -65,3 +65,16 @@ def open_private(path: Path) -> IO[str]:
     path.unlink(missing_ok=True)  # an older one would keep its rights
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     return os.fdopen(handle, "w", encoding="utf-8")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Put `text` in the place of what `path` holds, whole or not at all, for this user alone. Raises `OSError`."""
+    draft = path.with_suffix(f".{os.getpid()}.tmp")
+    private_folder(path.parent)
+    try:
+        with open_private(draft) as file:
+            file.write(text)
+        os.replace(draft, path)
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
 from pathlib import Path
 from typing import cast
 
 from engine.audio.devices import find_device
 from engine.errors import StandinError
-from engine.paths import data_folder, open_private, private_folder
+from engine.paths import data_folder, write_private
 from engine.settings import VIRTUAL_MICROPHONE
 
 logger = logging.getLogger(__name__)
@@ -46,16 +44,7 @@ def recall_ms(name: str, host_api: str) -> float:
 
 def remember_ms(name: str, host_api: str, offset_ms: float) -> None:
     """Keep an opened output's correction. Raises `OSError` if it cannot be written."""
-    path = _path()
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
-    private_folder(path.parent)
-    try:
-        with open_private(draft) as file:
-            file.write(json.dumps({**_read(), _key(name, host_api): round(offset_ms, 1)}))
-        os.replace(draft, path)
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
+    write_private(_path(), json.dumps({**_read(), _key(name, host_api): round(offset_ms, 1)}))
 
 
 def _read() -> dict[str, object]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
 from pathlib import Path
 
 import msgspec
 
-from engine.paths import cache_folder, open_private, private_folder
+from engine.paths import cache_folder, write_private
 from engine.settings import VoiceOutSettings
 from engine.stream.timeline import CAPTURE_S
 
@@ -67,17 +65,10 @@ def _known(wanted: VoiceOutSettings) -> _Output:
 
 def _keep(wanted: VoiceOutSettings, output: _Output) -> None:
     """A disk that is full only costs being told again."""
-    path = _path()
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        private_folder(path.parent)
-        with open_private(draft) as file:
-            file.write(json.dumps({**_read(), _key(wanted): msgspec.to_builtins(output)}))
-        os.replace(draft, path)
+        write_private(_path(), json.dumps({**_read(), _key(wanted): msgspec.to_builtins(output)}))
     except OSError as error:
-        logger.warning("the delay of the sound output could not be stored in %s: %s", path, error)
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
+        logger.warning("the delay of the sound output could not be stored in %s: %s", _path(), error)
 
 
 def _read() -> dict[str, object]:

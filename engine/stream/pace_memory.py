@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
 from pathlib import Path
 from typing import cast
 
-from engine.paths import cache_folder, open_private, private_folder
+from engine.paths import cache_folder, write_private
 from engine.settings import GeneratorSettings
 
 logger = logging.getLogger(__name__)
@@ -28,16 +26,10 @@ def recall(settings: GeneratorSettings, folder: Path | None = None) -> float | N
 def remember(settings: GeneratorSettings, first_frame_s: float, folder: Path | None = None) -> None:
     """Keep a measurement; a disk that is full only costs a longer delay the next time."""
     path = _path(folder)
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        private_folder(path.parent)
-        with open_private(draft) as file:
-            file.write(json.dumps({**_read(folder), _key(settings): round(first_frame_s, 3)}))
-        os.replace(draft, path)
+        write_private(path, json.dumps({**_read(folder), _key(settings): round(first_frame_s, 3)}))
     except OSError as error:
         logger.warning("the generator's pace could not be stored in %s: %s", path, error)
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
 
 
 def _read(folder: Path | None) -> dict[str, object]:

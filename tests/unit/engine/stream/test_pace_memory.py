@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import pytest
 
 from engine.settings import GeneratorSettings
-from engine.stream import pace_memory
 from engine.stream.pace_memory import recall, remember
 
 SLOW = GeneratorSettings(name="slow", options={"steps": 4, "size": "768x448"})
@@ -65,6 +65,6 @@ def test_folder_that_cannot_be_written_is_logged_and_forgotten(tmp_path, caplog)
 
 
 def test_nothing_half_written_is_left(tmp_path, monkeypatch):
-    monkeypatch.setattr(pace_memory.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     remember(SLOW, 1.0, tmp_path)
     assert list(tmp_path.iterdir()) == []
